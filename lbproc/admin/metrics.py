@@ -1,0 +1,328 @@
+"""The metrics: which there are, and their values out of the table, in Prometheus' text format.
+
+Owns names, labels and help texts, as data; operators build dashboards on them, so a name never changes its
+meaning. docs/metrics.md is made from here (``python -m lbproc.admin.metrics``). Reads the table only: no
+process counts anything for metrics alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from lbproc import __version__
+from lbproc.shm.clock import monotonic_ns
+from lbproc.shm.views import BackendCounter, ColumnState, ProcessState, Reader, Role, RowStatus, WorkerCounter
+from lbproc.types import Admin, Health, Row
+
+_NANOSECONDS = 1_000_000_000
+
+Sample = tuple[tuple[str, ...], float]
+"""Values of the labels, and the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRow:
+    """Where a backend's numbers are."""
+
+    pool: str
+    name: str
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class _Backend:
+    labels: tuple[str, str]
+    totals: tuple[int, ...]
+    in_flight: int
+    status: RowStatus
+
+
+class _Snapshot:
+    """The table at one time; read once for all metrics of a scrape."""
+
+    __slots__ = ("backends", "created_at", "generation", "totals", "workers")
+
+    def __init__(self, reader: Reader, rows: Iterable[BackendRow]) -> None:
+        self.created_at = reader.created_at()
+        self.generation = reader.generation()
+        self.totals = reader.worker_totals()
+        self.workers: list[ColumnState] = [
+            column for column in reader.columns() if column.role is Role.WORKER
+        ]
+        self.backends = [
+            _Backend(
+                (place.pool, place.name),
+                reader.backend_totals(place.row),
+                reader.in_flight(place.row),
+                reader.status(place.row),
+            )
+            for place in rows
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedMetric:
+    """One metric.
+
+    Args:
+        kind: a counter never falls while lbproc runs, a gauge may.
+        name: its name; that of a counter ends in ``_total``.
+        help: what it counts, one sentence.
+        samples: its values.
+        labels: the names of its labels.
+    """
+
+    kind: Literal["counter", "gauge"]
+    name: str
+    help: str
+    samples: Callable[[_Snapshot], Iterable[Sample]]
+    labels: tuple[str, ...] = ()
+
+
+def _total(counter: WorkerCounter, snapshot: _Snapshot) -> Iterator[Sample]:
+    yield (), snapshot.totals[counter]
+
+
+def _client_responses(snapshot: _Snapshot) -> Iterator[Sample]:
+    for leading in range(5):
+        yield (f"{leading + 1}xx",), snapshot.totals[WorkerCounter.RESPONSES_1XX + leading]
+
+
+def _workers(snapshot: _Snapshot) -> Iterator[Sample]:
+    for state in ProcessState:
+        yield (state.name.lower(),), sum(worker.state is state for worker in snapshot.workers)
+
+
+def _of_worker(counter: WorkerCounter, snapshot: _Snapshot) -> Iterator[Sample]:
+    for worker in snapshot.workers:
+        yield (str(worker.slot),), worker.counters[counter]
+
+
+def _of_backend(counter: BackendCounter, snapshot: _Snapshot) -> Iterator[Sample]:
+    for backend in snapshot.backends:
+        yield backend.labels, backend.totals[counter]
+
+
+def _backend_responses(snapshot: _Snapshot) -> Iterator[Sample]:
+    for backend in snapshot.backends:
+        for leading in range(5):
+            total = backend.totals[BackendCounter.RESPONSES_1XX + leading]
+            yield (*backend.labels, f"{leading + 1}xx"), total
+
+
+def _backend_seconds(snapshot: _Snapshot) -> Iterator[Sample]:
+    for backend in snapshot.backends:
+        yield backend.labels, backend.totals[BackendCounter.RESPONSE_NS] / _NANOSECONDS
+
+
+def _backend_in_flight(snapshot: _Snapshot) -> Iterator[Sample]:
+    for backend in snapshot.backends:
+        yield backend.labels, backend.in_flight
+
+
+def _backend_up(snapshot: _Snapshot) -> Iterator[Sample]:
+    for backend in snapshot.backends:
+        yield backend.labels, backend.status.health in {Health.UP, Health.STARTING}
+
+
+def _backend_ejected(snapshot: _Snapshot) -> Iterator[Sample]:
+    for backend in snapshot.backends:
+        yield backend.labels, backend.status.ejected
+
+
+def _backend_admin(snapshot: _Snapshot) -> Iterator[Sample]:
+    for backend in snapshot.backends:
+        for state in Admin:
+            yield (*backend.labels, state.name.lower()), backend.status.admin is state
+
+
+def _client_counter(name: str, counter: WorkerCounter, text: str) -> DescribedMetric:
+    return DescribedMetric("counter", name, text, partial(_total, counter))
+
+
+def _backend_counter(name: str, counter: BackendCounter, text: str) -> DescribedMetric:
+    return DescribedMetric("counter", name, text, partial(_of_backend, counter), _BACKEND)
+
+
+_BACKEND = ("pool", "backend")
+
+METRICS = (
+    DescribedMetric(
+        "gauge", "lbproc_build", "1, with the version.", lambda _: [((__version__,), 1)], ("version",)
+    ),
+    DescribedMetric(
+        "gauge",
+        "lbproc_uptime_seconds",
+        "Since the start of the supervisor.",
+        lambda snapshot: [((), (monotonic_ns() - snapshot.created_at) / _NANOSECONDS)],
+    ),
+    DescribedMetric(
+        "gauge",
+        "lbproc_generation",
+        "The generation of the configuration in force.",
+        lambda snapshot: [((), snapshot.generation)],
+    ),
+    DescribedMetric("gauge", "lbproc_workers", "Worker processes by state.", _workers, ("state",)),
+    DescribedMetric(
+        "gauge",
+        "lbproc_worker_connections",
+        "Client connections open in the worker of a slot.",
+        partial(_of_worker, WorkerCounter.CONNECTIONS),
+        ("slot",),
+    ),
+    DescribedMetric(
+        "counter",
+        "lbproc_worker_requests_total",
+        "Requests taken by the present worker of a slot; from 0 again after its death.",
+        partial(_of_worker, WorkerCounter.REQUESTS),
+        ("slot",),
+    ),
+    DescribedMetric(
+        "gauge", "lbproc_tunnels", "Upgraded connections under way.", partial(_total, WorkerCounter.TUNNELS)
+    ),
+    _client_counter("lbproc_client_connections_total", WorkerCounter.ACCEPTED, "Connections accepted."),
+    _client_counter("lbproc_client_requests_total", WorkerCounter.REQUESTS, "Requests taken."),
+    DescribedMetric(
+        "counter",
+        "lbproc_client_responses_total",
+        "Responses to clients, lbproc's own among them.",
+        _client_responses,
+        ("code_class",),
+    ),
+    _client_counter("lbproc_client_rejected_total", WorkerCounter.REJECTED, "Requests refused as malformed."),
+    _client_counter(
+        "lbproc_client_gone_total", WorkerCounter.CLIENT_GONE, "Requests whose client left before the answer."
+    ),
+    _client_counter("lbproc_client_request_bytes_total", WorkerCounter.BYTES_IN, "Bytes of requests."),
+    _client_counter("lbproc_client_response_bytes_total", WorkerCounter.BYTES_OUT, "Bytes of responses."),
+    _client_counter("lbproc_log_lines_dropped_total", WorkerCounter.LOG_DROPPED, "Access log lines lost."),
+    _client_counter(
+        "lbproc_accept_pauses_total", WorkerCounter.ACCEPT_PAUSES, "Times that descriptors or memory ran out."
+    ),
+    _client_counter(
+        "lbproc_defects_total", WorkerCounter.DEFECTS, "Connections ended by a defect of lbproc."
+    ),
+    _backend_counter("lbproc_requests_total", BackendCounter.REQUESTS, "Requests sent to a backend."),
+    DescribedMetric(
+        "counter",
+        "lbproc_responses_total",
+        "Response heads from a backend.",
+        _backend_responses,
+        (*_BACKEND, "code_class"),
+    ),
+    DescribedMetric(
+        "counter",
+        "lbproc_response_seconds_total",
+        "Sum of the times that a backend took to the end of its response head.",
+        _backend_seconds,
+        _BACKEND,
+    ),
+    _backend_counter("lbproc_failures_total", BackendCounter.FAILURES, "Requests that a backend failed."),
+    _backend_counter(
+        "lbproc_connect_failures_total", BackendCounter.CONNECT_FAILURES, "Connections that failed to open."
+    ),
+    _backend_counter(
+        "lbproc_redispatches_total", BackendCounter.REDISPATCHES, "Requests given to another backend instead."
+    ),
+    _backend_counter("lbproc_connects_total", BackendCounter.CONNECTS, "Connections opened to a backend."),
+    _backend_counter(
+        "lbproc_connection_reuses_total", BackendCounter.REUSES, "Requests on a kept connection."
+    ),
+    _backend_counter(
+        "lbproc_request_bytes_total", BackendCounter.BYTES_IN, "Bytes of requests to a backend."
+    ),
+    _backend_counter("lbproc_response_bytes_total", BackendCounter.BYTES_OUT, "Bytes of its responses."),
+    DescribedMetric(
+        "gauge",
+        "lbproc_in_flight",
+        "Requests and tunnels under way to a backend, over all workers.",
+        _backend_in_flight,
+        _BACKEND,
+    ),
+    DescribedMetric(
+        "gauge", "lbproc_backend_up", "1 while its health is up or starting, else 0.", _backend_up, _BACKEND
+    ),
+    DescribedMetric(
+        "gauge", "lbproc_backend_ejected", "1 while it is ejected for failures.", _backend_ejected, _BACKEND
+    ),
+    DescribedMetric(
+        "gauge",
+        "lbproc_backend_admin",
+        "1 for the state that the operator set, 0 for the others.",
+        _backend_admin,
+        (*_BACKEND, "state"),
+    ),
+)
+
+
+class TableMetrics(Collector):
+    """Collects all metrics from the table.
+
+    Args:
+        reader: of the table.
+        backends: gives the backends that there are now.
+    """
+
+    def __init__(self, reader: Reader, backends: Callable[[], Iterable[BackendRow]]) -> None:
+        self._reader = reader
+        self._backends = backends
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def describe(self) -> list[Metric]:
+        """Nothing, so that registering reads no table."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of this moment."""
+        snapshot = _Snapshot(self._reader, self._backends())
+        for metric in METRICS:
+            kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+            family = kind(metric.name, metric.help, labels=metric.labels)
+            for labels, value in metric.samples(snapshot):
+                family.add_metric(labels, float(value))
+            yield family
+
+    def render(self) -> bytes:
+        """The metrics of this moment in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+def render_page() -> str:
+    """The text of docs/metrics.md."""
+    rows = "\n".join(
+        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{label}`' for label in metric.labels) or 'none'} "
+        f"| {metric.help} |"
+        for metric in METRICS
+    )
+    return f"""# Metrics
+
+`GET /metrics` on the admin listener (`[admin] bind`) answers in Prometheus' text format. With `[admin]
+token` the request needs `Authorization: Bearer TOKEN`. Names and labels are stable.
+
+The numbers are sums over all workers and outlive a worker that dies, except those with the label `slot`,
+which belong to the present worker of that slot. `backend` is the backend's name, by default its address.
+`code_class` is `1xx` to `5xx`.
+
+| metric | kind | labels | meaning |
+|---|---|---|---|
+{rows}
+
+`GET /healthz` needs no token. It answers 200 while at least one worker is ready and 503 otherwise, with a
+JSON object: `status` (`ok` or `unavailable`) and `workers_ready` (a number).
+
+This page is generated by `python -m lbproc.admin.metrics`.
+"""
+
+
+if __name__ == "__main__":
+    Path(__file__).parents[2].joinpath("docs", "metrics.md").write_text(render_page(), encoding="utf-8")

@@ -1,0 +1,72 @@
+"""What a child is given at its birth: its place, the table, the configuration and its descriptors.
+
+Written by the supervisor right after fork, read by the worker and the controller. Plain values: everything
+that a child does with them is the child's part. Every socket here belongs to the child from then on.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from lbproc.config.model import Config
+from lbproc.shm.table import Table
+from lbproc.types import Address, Column, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class InheritedListener:
+    """One listening socket of a worker.
+
+    Args:
+        listener_name: the ``[listeners.NAME]`` that it belongs to.
+        address: what it is bound to, with the real port where the configuration says 0.
+        socket: bound, listening, non-blocking.
+        shared: the same socket is served by every worker, so an accept may come away empty-handed; else it is
+            the slot's own.
+    """
+
+    listener_name: str
+    address: Address
+    socket: socket.socket
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBoot:
+    """Everything a worker needs to start.
+
+    Args:
+        slot: its place among the listening sockets.
+        column: its part of the table.
+        table: shared by all processes.
+        config: what the operator asked for.
+        listeners: its own sockets and the shared ones.
+        channel: to the supervisor; end of file on it means that the supervisor is gone.
+    """
+
+    slot: Slot
+    column: Column
+    table: Table
+    config: Config
+    listeners: tuple[InheritedListener, ...]
+    channel: socket.socket
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerBoot:
+    """Everything the controller needs to start.
+
+    Args:
+        column: its part of the table.
+        table: shared by all processes.
+        config: what the operator asked for.
+        admin_socket: bound and listening for the admin HTTP server, or None when ``[admin]`` is absent.
+        channel: to the supervisor; end of file on it means that the supervisor is gone.
+    """
+
+    column: Column
+    table: Table
+    config: Config
+    admin_socket: socket.socket | None
+    channel: socket.socket

@@ -1,0 +1,318 @@
+"""The shape of a configuration: tables, keys, defaults, and what each means.
+
+Owns the names of all keys and their defaults; attributes are named as the keys. Everything is immutable.
+What one value may look like is in ``values``, ``place``, ``match`` and ``secret``; what several keys may be
+together is in ``crosscheck``. ``load_config`` is the way to make a ``Config`` from files;
+``Config.model_validate`` makes one from tables without the checks across keys.
+
+Every field has a description, and every required field an example: messages and documentation are made of
+them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from lbproc.config.match import HostPattern, Method, PathCondition
+from lbproc.config.place import (
+    AccessTarget,
+    AdminAddress,
+    BindAddress,
+    ErrorTarget,
+    Network,
+    SocketPath,
+    TargetAddress,
+)
+from lbproc.config.secret import SecretValue
+from lbproc.config.values import (
+    BackendName,
+    BodySize,
+    DrainTimeout,
+    HashKey,
+    HeaderSize,
+    HeartbeatTimeout,
+    RouteName,
+    Switch,
+    Timeout,
+    UserName,
+    Workers,
+    parse_choice,
+    parse_pool_reference,
+    parse_whole,
+)
+from lbproc.config.wording import toml_type, wrong
+
+PolicyName = Literal[
+    "least_connections",
+    "round_robin",
+    "random",
+    "power_of_two",
+    "ip_hash",
+    "consistent_hash",
+    "first_available",
+]
+POLICIES: Final[tuple[PolicyName, ...]] = (
+    "least_connections",
+    "round_robin",
+    "random",
+    "power_of_two",
+    "ip_hash",
+    "consistent_hash",
+    "first_available",
+)
+HEADER_SIZE: Final = 32 * 1024
+BODY_SIZE: Final = 1024**3
+
+
+def _whole(least: int, most: int, example: int) -> BeforeValidator:
+    """The validator of a whole number within bounds; what it gives is an ``int``."""
+    return BeforeValidator(partial(parse_whole, least=least, most=most, example=example))
+
+
+def _choice(noun: str, *choices: str) -> BeforeValidator:
+    """The validator of one of a few words."""
+    return BeforeValidator(partial(parse_choice, noun=noun, choices=choices))
+
+
+def _strings(example: str, *, least: int = 1) -> BeforeValidator:
+    """The validator of a list of strings, which may be one string alone."""
+
+    def as_tuple(value: object) -> object:
+        if isinstance(value, str):
+            return (value,)
+        if not isinstance(value, list | tuple):
+            raise wrong(
+                f"is {toml_type(value)}, not a string or a list of strings",
+                f'write a string such as "{example}", or a list of them',
+            )
+        if len(value) < least:
+            raise wrong(
+                "is an empty list", f'write at least one string such as "{example}", or leave out the key'
+            )
+        return tuple(value)
+
+    return BeforeValidator(as_tuple)
+
+
+class Table(BaseModel):
+    """Base of all tables: unknown keys are errors, values cannot be changed, no message quotes its input."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False)
+
+
+class RuntimeConfig(Table):
+    """How lbproc runs: processes, the control socket, and the sizes of the shared table."""
+
+    workers: Workers = Field(default="auto", description="worker processes; auto: one per CPU this may use")
+    control_socket: SocketPath | None = Field(
+        default=None, description="where commands reach a running lbproc"
+    )
+    drain_timeout: DrainTimeout = Field(
+        default=600.0, description="how long `stop` waits for requests and tunnels"
+    )
+    user: UserName | None = Field(
+        default=None, description="account of workers and controller, if started as root"
+    )
+    heartbeat_timeout: HeartbeatTimeout = Field(
+        default=30.0, description="a worker that is silent this long is replaced"
+    )
+    max_columns: Annotated[int, _whole(8, 256, 256)] = Field(
+        default=256, description="processes that fit into the shared table"
+    )
+    max_backends: Annotated[int, _whole(1, 65_536, 4096)] = Field(
+        default=4096, description="backends of all pools that fit into the shared table"
+    )
+    max_keys: Annotated[int, _whole(1024, 268_435_456, 1_048_576)] = Field(
+        default=1_048_576, description="limited keys that fit into the shared table"
+    )
+
+
+class AdminConfig(Table):
+    """The admin listener: ``/healthz`` and ``/metrics``. Without this table there is none."""
+
+    bind: AdminAddress = Field(
+        description="address of the admin listener", examples=['bind = "127.0.0.1:9900"']
+    )
+    token: SecretValue | None = Field(
+        default=None, description="bearer token that clients send; needed unless bind is local"
+    )
+
+
+class LogConfig(Table):
+    """Where the two logs go."""
+
+    access: AccessTarget = Field(default="stdout", description="the access log: stdout, off or a path")
+    format: Annotated[Literal["json"], _choice("a format of the access log", "json")] = Field(
+        default="json", description="one JSON object a line"
+    )
+    error: ErrorTarget = Field(default="stderr", description="the error log: stderr or a path")
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        _choice("a log level", "info", "debug", "warning", "error"),
+    ] = Field(default="info", description="the least important lines of the error log that are written")
+
+
+class ListenerTimeouts(Table):
+    """How long a client may take."""
+
+    header: Timeout = Field(default=10.0, description="first byte of a request to the end of its head")
+    body: Timeout = Field(default=30.0, description="between two reads of a request body")
+    idle: Timeout = Field(default=75.0, description="between two requests of a connection")
+    write: Timeout = Field(default=30.0, description="while the client takes no byte of a response")
+    tunnel: Timeout = Field(default=3600.0, description="while no byte passes either way in a tunnel")
+
+
+class MatchConfig(Table):
+    """The conditions of a route. All that are given must hold, one value of each; without any: everything."""
+
+    host: Annotated[tuple[HostPattern, ...], _strings("api.example.com")] = Field(
+        default=(), description='hosts, without port; "*.example.com" is every name below example.com'
+    )
+    path: Annotated[tuple[PathCondition, ...], _strings("/v1")] = Field(default=(), description="whole paths")
+    path_prefix: Annotated[tuple[PathCondition, ...], _strings("/v1")] = Field(
+        default=(), description='beginnings of paths, by whole segments: "/v1" is /v1 and /v1/x, not /v10'
+    )
+    method: Annotated[tuple[Method, ...], _strings("GET")] = Field(
+        default=(), description="methods, in upper case"
+    )
+
+
+class RouteConfig(Table):
+    """Which requests of a listener go to which pool. The first route that matches wins."""
+
+    name: RouteName = Field(
+        default="", description="name in logs, unique in the listener; default: its place from 0"
+    )
+    match: MatchConfig = Field(default_factory=MatchConfig, description="the requests that take this route")
+    pool: Annotated[str, BeforeValidator(parse_pool_reference)] = Field(
+        description="the pool these requests go to", examples=['pool = "web"']
+    )
+
+
+def _as_routes(value: object) -> object:
+    """The list of a listener's routes."""
+    if not isinstance(value, list | tuple):
+        raise wrong(f"is {toml_type(value)}, not a list of routes", "begin each route with double brackets")
+    return tuple(value)
+
+
+class ListenerConfig(Table):
+    """Addresses that clients connect to, and where their requests go."""
+
+    bind: Annotated[tuple[BindAddress, ...], _strings("0.0.0.0:8080")] = Field(
+        description="addresses to listen on: IP:PORT, [IPv6]:PORT or unix:PATH",
+        examples=['bind = "0.0.0.0:8080"'],
+    )
+    protocol: Annotated[Literal["http"], _choice("a protocol of this version", "http")] = Field(
+        default="http", description="what clients speak"
+    )
+    pool: Annotated[str, BeforeValidator(parse_pool_reference)] | None = Field(
+        default=None, description="where requests go that take no route; without it they get 404"
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], _strings("10.0.0.0/8", least=0)] = Field(
+        default=(), description="networks whose forwarding headers are believed"
+    )
+    max_header_size: HeaderSize = Field(default=HEADER_SIZE, description="the largest head of a request")
+    max_header_count: Annotated[int, _whole(1, 10_000, 100)] = Field(
+        default=100, description="the most header lines of a request"
+    )
+    max_body_size: BodySize = Field(default=BODY_SIZE, description="the largest body of a request")
+    underscore_headers: Annotated[
+        Literal["drop", "forward", "reject"],
+        _choice("a way to treat header names with underscores", "drop", "forward", "reject"),
+    ] = Field(default="drop", description="what becomes of header names with underscores")
+    timeouts: ListenerTimeouts = Field(
+        default_factory=ListenerTimeouts, description="how long a client may take"
+    )
+    routes: Annotated[tuple[RouteConfig, ...], BeforeValidator(_as_routes)] = Field(
+        default=(), description="which requests go elsewhere than to `pool`"
+    )
+
+    @field_validator("routes", mode="after")
+    @classmethod
+    def _named(cls, value: tuple[RouteConfig, ...]) -> tuple[RouteConfig, ...]:
+        """Gives every route without a name its place as its name."""
+        return tuple(
+            route if route.name else route.model_copy(update={"name": str(place)})
+            for place, route in enumerate(value)
+        )
+
+
+class BackendConfig(Table):
+    """One server of a pool."""
+
+    address: TargetAddress = Field(
+        description="host:port, [IPv6]:port or unix:PATH", examples=['address = "10.0.0.1:8000"']
+    )
+    name: BackendName = Field(
+        default_factory=lambda fields: str(fields.get("address", "")),
+        description="name in logs and commands, unique in the pool; default: its address",
+    )
+    weight: Annotated[int, _whole(0, 1000, 2)] = Field(
+        default=1, description="share of the traffic; 0: none while another has more"
+    )
+    max_connections: Annotated[int, _whole(1, 1_000_000, 100)] | None = Field(
+        default=None, description="the most requests in flight to it, over all workers"
+    )
+    backup: Switch = Field(default=False, description="used only while no other backend is left")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_address(cls, value: object) -> object:
+        """An address alone stands for a backend with that address."""
+        if isinstance(value, str):
+            return {"address": value}
+        if not isinstance(value, dict):
+            raise wrong(
+                f"is {toml_type(value)}, not a backend",
+                'write an address such as "10.0.0.1:8000" or { address = "10.0.0.1:8000", weight = 2 }',
+            )
+        return value
+
+
+class PoolTimeouts(Table):
+    """How long a backend may take."""
+
+    connect: Timeout = Field(default=2.0, description="until the connection stands")
+    response: Timeout = Field(default=60.0, description="end of the request to the end of the response head")
+    read: Timeout = Field(default=60.0, description="between two reads of a response body")
+
+
+def _as_backends(value: object) -> object:
+    """The list of a pool's backends."""
+    if not isinstance(value, list | tuple):
+        raise wrong(
+            f"is {toml_type(value)}, not a list of backends", 'write a list such as ["10.0.0.1:8000"]'
+        )
+    if not value:
+        raise wrong("is an empty list", 'write at least one backend, such as ["10.0.0.1:8000"]')
+    return tuple(value)
+
+
+class PoolConfig(Table):
+    """Backends that serve the same, and how they are chosen."""
+
+    policy: Annotated[PolicyName, _choice("a policy", *POLICIES)] = Field(
+        default="least_connections", description="how a backend is chosen"
+    )
+    hash_key: HashKey = Field(default="client_ip", description="what the policy consistent_hash looks at")
+    backends: Annotated[tuple[BackendConfig, ...], BeforeValidator(_as_backends)] = Field(
+        description="addresses, or tables with more about a backend",
+        examples=['backends = ["10.0.0.1:8000"]'],
+    )
+    timeouts: PoolTimeouts = Field(default_factory=PoolTimeouts, description="how long a backend may take")
+
+
+class Config(Table):
+    """Everything the operator asked for."""
+
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="how lbproc runs")
+    admin: AdminConfig | None = Field(default=None, description="the admin listener; absent: none")
+    log: LogConfig = Field(default_factory=LogConfig, description="where the logs go")
+    listeners: dict[str, ListenerConfig] = Field(
+        description="by name: where clients connect", examples=['[listeners.web] with bind = "0.0.0.0:8080"']
+    )
+    pools: dict[str, PoolConfig] = Field(default_factory=dict, description="by name: where requests go")

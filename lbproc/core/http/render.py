@@ -1,0 +1,151 @@
+"""Writes the heads that go on: normalised, with exactly one framing field, without hop-by-hop fields.
+
+Owns the form of what is written. Decides nothing about connections. Invariants: every byte comes from a head
+that was parsed, or from us; the fields that are kept keep their order, spelling and values (RFC 9110 section
+5.3).
+"""
+
+from __future__ import annotations
+
+from lbproc.core.http.forwarding import Forwarding, keeps_trace
+from lbproc.core.http.framing import Framing, FramingKind
+from lbproc.core.http.head import RequestHead, ResponseHead
+from lbproc.core.http.headers import FORWARDING_NAMES, FRAMING_NAMES, HOP_BY_HOP_NAMES, HeaderFields
+
+__all__ = ["Forwarding", "render_interim", "render_request", "render_response"]
+
+_VIA_NAME = b"lbproc"
+
+_DROPPED_FROM_RESPONSE = HOP_BY_HOP_NAMES | FRAMING_NAMES
+_DROPPED_FROM_REQUEST = _DROPPED_FROM_RESPONSE | FORWARDING_NAMES | {b"host", b"expect", b"proxy"}
+"""``Proxy`` has no meaning in HTTP, but CGI programs take it for their proxy setting."""
+_SET_HERE = frozenset(
+    {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id", b"traceparent"}
+)
+_DROPPED_FROM_TRUSTED = (_DROPPED_FROM_REQUEST - FORWARDING_NAMES) | _SET_HERE
+
+
+def render_request(head: RequestHead, forwarded: Forwarding, default_host: bytes = b"") -> bytes:
+    """The head that a backend gets, always HTTP/1.1.
+
+    Args:
+        head: what the client sent.
+        forwarded: what the backend is told about the client.
+        default_host: the ``Host`` for an HTTP/1.0 request without one; may be empty (RFC 9112 section 3.2).
+    """
+    lines = [
+        b"%b %b HTTP/1.1\r\nHost: %b" % (head.method, head.target, head.host or default_host),
+        *_kept_lines(head.headers, _dropped_from(head, trusted=forwarded.peer_trusted)),
+    ]
+    framing = _framing_line(head.framing)
+    if framing:
+        lines.append(framing)
+    if head.expects_continue:
+        lines.append(b"Expect: 100-continue")
+    if head.upgrade is not None:
+        lines.append(b"Connection: upgrade\r\nUpgrade: " + head.upgrade)
+    # Further Via lines continue the list (RFC 9110 section 5.3); the version is that of the hop it came by.
+    lines.append((b"Via: 1.0 " if head.http10 else b"Via: 1.1 ") + _VIA_NAME)
+    lines.append(_forwarding_lines(head, forwarded))
+    return b"\r\n".join(lines)
+
+
+def render_response(head: ResponseHead, *, http10_client: bool, close: bool, body_dechunked: bool) -> bytes:
+    """The head that the client gets, always HTTP/1.1 (RFC 9112 section 2.3); also of a 101.
+
+    Args:
+        head: what the backend sent.
+        http10_client: the client speaks HTTP/1.0, which keeps a connection only when told.
+        close: the connection to the client ends after this response; a body without an end implies it.
+        body_dechunked: the body goes on without its chunked framing, so closing is its end.
+    """
+    dropped = _DROPPED_FROM_RESPONSE | head.connection_tokens
+    if body_dechunked:
+        dropped |= {b"trailer"}
+    lines = [_status_line(head)]
+    framing = b"" if body_dechunked else _framing_line(head.framing)
+    if head.framing.kind is FramingKind.NO_BODY and head.status >= 200 and head.status != 204:
+        # To HEAD and in a 304 it says how long the body would have been (RFC 9110 section 8.6).
+        dropped -= {b"content-length"}
+    lines += _kept_lines(head.headers, dropped)
+    if framing:
+        lines.append(framing)
+    close = close or body_dechunked or head.framing.kind is FramingKind.UNTIL_CLOSE
+    lines += _connection_lines(head, http10_client=http10_client, close=close)
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
+
+
+def render_interim(head: ResponseHead) -> bytes:
+    """A 1xx on its way to the client. Not for clients that speak HTTP/1.0 (RFC 9110 section 15.2)."""
+    lines = [
+        _status_line(head),
+        *_kept_lines(head.headers, _DROPPED_FROM_RESPONSE | head.connection_tokens),
+        b"\r\n",
+    ]
+    return b"\r\n".join(lines)
+
+
+def _kept_lines(headers: HeaderFields, dropped: frozenset[bytes]) -> list[bytes]:
+    return [name + b": " + value for lower, name, value in headers if lower not in dropped]
+
+
+def _dropped_from(head: RequestHead, *, trusted: bool) -> frozenset[bytes]:
+    """The names that end here: fixed ones, those in ``Connection``, and what an untrusted peer forwards."""
+    dropped = (_DROPPED_FROM_TRUSTED if trusted else _DROPPED_FROM_REQUEST) | head.connection_tokens
+    if trusted:
+        if not keeps_trace(head.values(b"traceparent")):
+            dropped |= {b"tracestate"}
+        return dropped
+    others = [lower for lower, _, _ in head.headers if lower.startswith(b"x-forwarded-")]
+    return dropped.union(others) if others else dropped
+
+
+def _forwarding_lines(head: RequestHead, forwarded: Forwarding) -> bytes:
+    """``X-Forwarded-*``, ``X-Request-Id`` and ``traceparent``, with the end of the head behind them."""
+    addresses = forwarded.peer_ip
+    scheme = forwarded.scheme
+    host = head.host
+    if forwarded.peer_trusted:
+        before = b", ".join(head.values(b"x-forwarded-for")).decode("latin-1")
+        addresses = f"{before}, {addresses}" if before and addresses else before or addresses
+        scheme = _said_scheme(head.values(b"x-forwarded-proto")) or scheme
+        said_hosts = head.values(b"x-forwarded-host")
+        host = said_hosts[0] if len(said_hosts) == 1 and said_hosts[0] else host
+    lines = f"X-Forwarded-For: {addresses}\r\n" if addresses else ""
+    if host:
+        lines += f"X-Forwarded-Host: {host.decode('latin-1')}\r\n"
+    lines += (
+        f"X-Forwarded-Proto: {scheme}\r\nX-Request-Id: {forwarded.request_id}\r\n"
+        f"traceparent: {forwarded.traceparent}\r\n\r\n"
+    )
+    return lines.encode("latin-1")
+
+
+def _said_scheme(values: list[bytes]) -> str | None:
+    """What a trusted peer says the client spoke, if it is one word that means something."""
+    if len(values) == 1 and values[0].lower() in {b"http", b"https", b"ws", b"wss"}:
+        return values[0].lower().decode("ascii")
+    return None
+
+
+def _status_line(head: ResponseHead) -> bytes:
+    return b"HTTP/1.1 %d %b" % (head.status, head.reason)
+
+
+def _framing_line(framing: Framing) -> bytes:
+    if framing.kind is FramingKind.LENGTH:
+        return b"Content-Length: %d" % framing.length
+    return b"Transfer-Encoding: chunked" if framing.kind is FramingKind.CHUNKED else b""
+
+
+def _connection_lines(head: ResponseHead, *, http10_client: bool, close: bool) -> list[bytes]:
+    """RFC 9112 section 9.3 for the client's connection, RFC 9110 section 7.8 for a change of protocol."""
+    upgrade = head.upgrade
+    if upgrade is None:
+        if close:
+            return [b"Connection: close"]
+        return [b"Connection: keep-alive"] if http10_client else []
+    if head.status == 101 or not close:
+        return [b"Connection: upgrade", b"Upgrade: " + upgrade]
+    return [b"Connection: close, upgrade", b"Upgrade: " + upgrade]

@@ -1,0 +1,3 @@
+"""Plumbing between sockets and trio that knows nothing of balancing."""
+
+from __future__ import annotations

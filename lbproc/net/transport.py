@@ -1,0 +1,258 @@
+"""A two-way stream of bytes that never blocks: what shells read from, write to, park on and close.
+
+Owns the calls into the socket and the mapping of its errors. Does not wait: `lbproc.net.readiness` does.
+Other versions (memory, later TLS) keep the same promises, so shells do not know which one they hold:
+
+    - `recv` and `send` clear the source's bit when nothing more is to be had, and only then; after that a
+      park sleeps.
+    - Every way in which the peer or the path fails is `ConnectionLost`.
+    - `close` and `abort` are final, may be repeated, and wake whoever is parked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from lbproc.net.readiness import READ, WRITE, Source
+
+if TYPE_CHECKING:
+    from lbproc.net.readiness import Dispatcher, Waits
+
+SocketPeer = tuple[str, int] | tuple[str, int, int, int] | str | bytes
+"""A peer's address as accept returns it: host and port first, or a string for a Unix socket."""
+
+_NOT_READ = ~READ
+_NOT_WRITE = ~WRITE
+_LINGER_ZERO = struct.pack("ii", 1, 0)
+_CLOSED = "closed on this side"
+
+
+class ConnectionLost(Exception):  # noqa: N818  it is what happened to the connection, and nobody's mistake
+    """The connection broke: reset, timed out, unreachable, or closed on this side.
+
+    Args:
+        detail: The kernel's words, such as ``Connection reset by peer``.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Transport(ABC):
+    """A two-way stream of bytes.
+
+    Attributes:
+        source: Where tasks park. Its bits tell whether `recv` and `send` may get anywhere.
+        until_readable: What to park on to read; made once.
+        until_writable: What to park on to write; made once.
+        peer_ip: The peer's IP address, or "" for a Unix socket.
+        peer_port: The peer's port, or 0.
+    """
+
+    __slots__ = ("peer_ip", "peer_port", "source", "until_readable", "until_writable")
+
+    def __init__(self, peer_ip: str, peer_port: int) -> None:
+        self.source = Source()
+        self.until_readable: Waits = ((self.source, READ),)
+        self.until_writable: Waits = ((self.source, WRITE),)
+        self.peer_ip = peer_ip
+        self.peer_port = peer_port
+
+    @property
+    @abstractmethod
+    def local_address(self) -> tuple[str, int]:
+        """The IP address and port on this side, or ("", 0). Asks the kernel: not for every request."""
+
+    @abstractmethod
+    def recv(self, max_bytes: int) -> bytes | None:
+        """Reads what is there.
+
+        Returns:
+            Up to ``max_bytes``; ``b""`` at the end of the stream; None when it would block.
+
+        Raises:
+            ConnectionLost: The connection broke or is closed here.
+        """
+
+    @abstractmethod
+    def send(self, data: bytes | memoryview) -> int:
+        """Writes what there is room for.
+
+        Args:
+            data: At least one byte.
+
+        Returns:
+            The number of bytes taken, 0 when it would block.
+
+        Raises:
+            ConnectionLost: The connection broke or is closed here, or this side was shut down.
+        """
+
+    @abstractmethod
+    def is_quiet(self) -> bool:
+        """Whether the peer has sent nothing, not even the end; asked of an idle connection before reuse.
+
+        Asks the kernel, since an event may not have been dispatched yet. After False the transport is only
+        good for closing: what was read is thrown away.
+        """
+
+    @abstractmethod
+    def shutdown_write(self) -> None:
+        """Ends the stream towards the peer (FIN). Reading goes on, and is where errors surface."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes both ways.
+
+        What was sent is still delivered, unless unread bytes make the kernel reset instead.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Closes so that the peer sees it broke (RST); what was not yet delivered is thrown away."""
+
+
+class SocketTransport(Transport):
+    """A TCP or Unix stream socket. Takes responsibility for closing it, even if the constructor raises.
+
+    Args:
+        sock: Connected, or on its way there. It is made non-blocking, and TCP sends at once (TCP_NODELAY):
+            heads and large pieces are written whole, so Nagle's algorithm could only delay the last piece.
+        dispatcher: Reports the socket's events.
+        peer: The peer's address, as accept returned it or connect was given it.
+        connecting: The connection is still being made: the bits start clear, and WRITE comes when it is
+            there or has failed.
+    """
+
+    __slots__ = ("_broken", "_dispatcher", "_fd", "_is_tcp", "_sock", "_watches_writes")
+
+    def __init__(
+        self, sock: socket.socket, dispatcher: Dispatcher, peer: SocketPeer, *, connecting: bool = False
+    ) -> None:
+        self._is_tcp = isinstance(peer, tuple)
+        if isinstance(peer, tuple):
+            super().__init__(peer[0], peer[1])
+        else:
+            super().__init__("", 0)
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._dispatcher = dispatcher
+        self._watches_writes = connecting
+        self._broken = ""
+        if connecting:
+            self.source.ready = 0
+        try:
+            sock.setblocking(False)
+            if self._is_tcp:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            dispatcher.register(self._fd, self.source, writes=connecting)
+        except BaseException:
+            sock.close()
+            raise
+
+    @property
+    def local_address(self) -> tuple[str, int]:
+        """The IP address and port on this side; ("", 0) for a Unix socket."""
+        if not self._is_tcp:
+            return "", 0
+        if self._fd < 0:
+            raise ConnectionLost(_CLOSED)
+        ip, port = self._sock.getsockname()[:2]
+        return ip, port
+
+    def recv(self, max_bytes: int) -> bytes | None:
+        """Reads what is there; see `Transport.recv`.
+
+        A read of TCP that returns less than was asked has emptied the queue (epoll(7)), so it clears READ
+        without another call that would block. Not so when the source is wary. On a Unix socket descriptors
+        that came along end a read early, so there only EAGAIN proves it.
+        """
+        source = self.source
+        if not source.ready & READ:
+            return None
+        try:
+            received = self._sock.recv(max_bytes)
+        except BlockingIOError:
+            source.ready &= _NOT_READ
+            return None
+        except OSError as error:
+            raise self._lost(error) from error
+        if len(received) < max_bytes and self._is_tcp and not source.wary:
+            source.ready &= _NOT_READ
+        if not received:
+            source.wary = True
+            source.ready |= READ  # the end stays the end
+            if self._broken:
+                raise ConnectionLost(self._broken)
+        return received
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Writes what there is room for; see `Transport.send`.
+
+        The first time that it does not fit, the dispatcher begins to report room to write: most connections
+        never come here, and are spared those events.
+        """
+        source = self.source
+        if not source.ready & WRITE:
+            return 0
+        try:
+            sent = self._sock.send(data, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise self._lost(error) from error
+        if sent < len(data):
+            source.ready &= _NOT_WRITE
+            if not self._watches_writes:
+                self._watches_writes = True
+                self._dispatcher.watch_writes(self._fd)
+        return sent
+
+    def is_quiet(self) -> bool:
+        """Whether a read would block; see `Transport.is_quiet`."""
+        try:
+            self._sock.recv(1)
+        except BlockingIOError:
+            self.source.ready &= _NOT_READ
+            return True
+        except OSError:
+            return False
+        return False
+
+    def shutdown_write(self) -> None:
+        """Sends FIN after what was sent. A connection that broke in the meantime says so at the next read."""
+        with suppress(OSError):  # not connected any more, or closed here
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Unregisters and closes the socket, once."""
+        if self._fd >= 0:
+            self._dispatcher.unregister(self._fd)
+            self._fd = -1
+            self._sock.close()
+
+    def abort(self) -> None:
+        """Closes with RST (SO_LINGER of zero). A Unix socket has no RST: it is closed."""
+        if self._fd >= 0:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+            self.close()
+
+    def _lost(self, error: OSError) -> ConnectionLost:
+        """Says what broke, and remembers it.
+
+        The kernel reports an error once, and after that an end which looks like the peer's FIN. After EPIPE
+        it is one: a reset that follows the peer's FIN is reported so.
+        """
+        if self._fd < 0:
+            return ConnectionLost(_CLOSED)
+        detail = os.strerror(error.errno or 0)
+        if error.errno != errno.EPIPE:
+            self._broken = detail
+        return ConnectionLost(detail)

@@ -1,0 +1,3 @@
+"""The trio shells of the data path: they drive the decisions of ``core`` with the bytes of ``net``."""
+
+from __future__ import annotations

@@ -1,0 +1,90 @@
+"""What one worker built from one configuration: its listeners with their routes, and its pools.
+
+Built beside whatever is in use, without touching it; a request keeps the runtime it started with.
+"""
+
+from __future__ import annotations
+
+import msgpack
+
+from lbproc.config.model import Config, ListenerConfig
+from lbproc.core.http.strict import HeadLimits
+from lbproc.core.routing import Router
+from lbproc.proxy.balancer import Balancer
+from lbproc.proxy.context import WorkerContext
+
+
+class HttpListener:
+    """One HTTP listener: its limits, whom it trusts, and where requests go."""
+
+    __slots__ = (
+        "_default",
+        "_pools",
+        "_router",
+        "_routes",
+        "config",
+        "head_limits",
+        "name",
+        "timeouts",
+        "trusted",
+    )
+
+    def __init__(self, name: str, config: ListenerConfig, pools: dict[str, Balancer]) -> None:
+        self.name = name
+        self.config = config
+        self.timeouts = config.timeouts
+        self.trusted = config.trusted_proxies
+        self.head_limits = HeadLimits(
+            max_size=config.max_header_size,
+            max_count=config.max_header_count,
+            underscore=config.underscore_headers,
+        )
+        self._router = Router(config.routes)
+        self._routes = [(route.name, pools[route.pool]) for route in config.routes]
+        self._default = None if config.pool is None else pools[config.pool]
+
+    def find(self, hostname: str, path: bytes, method: bytes) -> tuple[str | None, Balancer | None]:
+        """The route's name and the pool of a request; (None, None) when nothing matches."""
+        index = self._router.find(hostname, path, method)
+        return (None, self._default) if index is None else self._routes[index]
+
+
+class Runtime:
+    """Everything that depends on the configuration in one worker."""
+
+    def __init__(self, config: Config, context: WorkerContext) -> None:
+        self.config = config
+        self._context = context
+        self._epoch = -1
+        self.pools = {
+            name: Balancer(name, pool, context, self.follow_membership) for name, pool in config.pools.items()
+        }
+        self.listeners = {
+            name: HttpListener(name, listener, self.pools) for name, listener in config.listeners.items()
+        }
+        self.follow_membership()
+
+    def follow_membership(self) -> None:
+        """Takes over published membership if it changed since the last call."""
+        view = self._context.view
+        if view.membership_epoch() == self._epoch:
+            return
+        self._epoch, blob = view.read_membership()
+        membership = msgpack.unpackb(blob)["pools"] if blob else {}
+        for name, balancer in self.pools.items():
+            if name in membership:
+                for backend in balancer.follow(membership[name]):
+                    backend.idle.close_all()
+
+    def expire_idle(self, now: float) -> None:
+        """Closes backend connections that have been idle too long."""
+        for balancer in self.pools.values():
+            for backend in balancer.backends:
+                for transport in backend.idle.expire(now):
+                    transport.close()
+
+    def close_idle(self) -> None:
+        """Closes all idle backend connections; this worker leaves."""
+        for balancer in self.pools.values():
+            for backend in balancer.backends:
+                backend.idle.close_all()

@@ -1,0 +1,152 @@
+"""What every process may know of the table, for status and metrics: sums over all columns.
+
+Owns the sums. Writes nothing. Counters stay in their column when it is reused, so a sum never goes back, and
+nothing has to be carried over when a process dies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lbproc.shm.cells import BackendCounter, ProcessState, Role, WorkerCounter
+from lbproc.shm.layout import NO_COLUMN
+from lbproc.shm.table import Table
+from lbproc.types import Admin, Column, Health, Row, Slot
+
+_BACKEND_COUNTERS = len(BackendCounter)
+_WORKER_COUNTERS = len(WorkerCounter)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnState:
+    """A process, as its column tells.
+
+    Attributes:
+        slot: None for a process without listeners.
+        pid: 0 until the fork is done.
+        heartbeat: ns, monotonic.
+        generation: of the configuration it follows.
+        counters: by ``WorkerCounter``, since this process got the column.
+    """
+
+    column: Column
+    role: Role
+    slot: Slot | None
+    pid: int
+    state: ProcessState
+    heartbeat: int
+    generation: int
+    counters: tuple[int, ...]
+
+    @property
+    def connections(self) -> int:
+        """Client connections that it has open."""
+        return self.counters[WorkerCounter.CONNECTIONS]
+
+    @property
+    def requests(self) -> int:
+        """Requests that it has served."""
+        return self.counters[WorkerCounter.REQUESTS]
+
+
+@dataclass(frozen=True, slots=True)
+class RowStatus:
+    """The three cells that say whether a backend may take traffic, each with a writer of its own."""
+
+    health: Health
+    admin: Admin
+    ejected: bool
+
+
+class Reader:
+    """Reads everything, changes nothing. Cheap to make."""
+
+    __slots__ = ("_cells", "_layout", "_words")
+
+    def __init__(self, table: Table) -> None:
+        self._cells = table.cells
+        self._words = table.words
+        self._layout = table.layout
+
+    def generation(self) -> int:
+        """The generation of the configuration in force."""
+        return self._words.load(self._layout.in_header("generation"))
+
+    def created_at(self) -> int:
+        """When the table was made: ns, monotonic."""
+        return self._words.load(self._layout.in_header("created_at"))
+
+    def column(self, column: Column) -> ColumnState:
+        """One column, whether a process has it or not."""
+        cells, place = self._cells, self._layout.in_column
+        slot = cells[place(column, "slot")]
+        counters = self._run(place(column, "counters"), _WORKER_COUNTERS)
+        baseline = self._run(place(column, "baseline"), _WORKER_COUNTERS)
+        return ColumnState(
+            column=column,
+            role=Role(cells[place(column, "role")]),
+            slot=Slot(slot - 1) if slot else None,
+            pid=cells[place(column, "pid")],
+            state=ProcessState(cells[place(column, "state")]),
+            heartbeat=cells[place(column, "heartbeat")],
+            generation=cells[place(column, "generation")],
+            counters=tuple(now - before for now, before in zip(counters, baseline, strict=True)),
+        )
+
+    def columns(self) -> list[ColumnState]:
+        """The columns that processes have, the supervisor's among them."""
+        used = self._used_columns()
+        return [self.column(column) for column in used if self._cells[self._layout.in_column(column, "role")]]
+
+    def in_flight(self, row: Row) -> int:
+        """Requests and tunnels to a backend, of all processes."""
+        return self._words.counts((self._layout.in_row(row, "in_flight"),))[0]
+
+    def backend_totals(self, row: Row) -> tuple[int, ...]:
+        """The counters of a backend by ``BackendCounter``, over all processes that ever were."""
+        totals = [0] * _BACKEND_COUNTERS
+        offset = row * self._layout.backend_counters
+        for column in self._used_columns():
+            first = self._layout.in_column(column, "backend_counters") + offset
+            totals = [
+                total + one for total, one in zip(totals, self._run(first, _BACKEND_COUNTERS), strict=True)
+            ]
+        return tuple(totals)
+
+    def backend_total(self, row: Row, counter: BackendCounter) -> int:
+        """One counter of a backend, over all processes that ever were."""
+        return self.backend_totals(row)[counter]
+
+    def worker_totals(self) -> tuple[int, ...]:
+        """The counters of processes by ``WorkerCounter``, over all that ever were."""
+        totals = [0] * _WORKER_COUNTERS
+        for column in self._used_columns():
+            counters = self._run(self._layout.in_column(column, "counters"), _WORKER_COUNTERS)
+            totals = [total + one for total, one in zip(totals, counters, strict=True)]
+        return tuple(totals)
+
+    def worker_total(self, counter: WorkerCounter) -> int:
+        """One counter of processes, over all that ever were."""
+        return self.worker_totals()[counter]
+
+    def status(self, row: Row) -> RowStatus:
+        """Health, admin state and ejection of a backend."""
+        place = self._layout.in_row
+        return RowStatus(
+            Health(self._words.load(place(row, "health"))),
+            Admin(self._words.load(place(row, "admin"))),
+            bool(self._words.load(place(row, "ejected"))),
+        )
+
+    def _run(self, first: int, length: int) -> list[int]:
+        return self._cells[first : first + length].tolist()
+
+    def _used_columns(self) -> list[Column]:
+        """Columns that ever had a process: handed out lowest first, so the first new one ends them."""
+        used = []
+        for number in range(NO_COLUMN + 1, self._layout.capacities.columns):
+            column = Column(number)
+            if not self._cells[self._layout.in_column(column, "started_at")]:
+                break
+            used.append(column)
+        return used

@@ -1,0 +1,181 @@
+"""The table as the supervisor sees and changes it: who has which column, row and pool, and what is in force.
+
+Owns the hand-out of columns, rows and pools, the repair of columns, the generation, the admin cells and the
+published membership. Rows and pools carry the hash of their name, so that a program which attaches to a table
+finds them again.
+
+Invariants:
+- A column is handed out only when it is free, and free only after repair.
+- Columns are handed out lowest first; readers rely on it.
+- Counters stay in the column. The baseline remembers where a new process began; gauges begin at 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import blake2b
+
+from lbproc.errors import CapacityError
+from lbproc.shm.cells import GAUGES, ProcessState, Role, WorkerCounter
+from lbproc.shm.clock import monotonic_ns
+from lbproc.shm.keys import repair_claim
+from lbproc.shm.layout import SUPERVISOR_COLUMN, Placed
+from lbproc.shm.membership import Membership
+from lbproc.shm.reader import Reader
+from lbproc.shm.repair import RepairReport, repair_ledger
+from lbproc.shm.table import Table
+from lbproc.types import Admin, Column, Row, Slot
+
+
+class SupervisorView:
+    """Everything that only the supervisor may change."""
+
+    __slots__ = ("_membership", "_pools", "_rows", "_table", "column", "reader")
+
+    def __init__(self, table: Table) -> None:
+        self.column = SUPERVISOR_COLUMN
+        self.reader = Reader(table)
+        self._table = table
+        self._membership = Membership(table)
+        self._rows = _Directory(table, table.layout.rows)
+        self._pools = _Directory(table, table.layout.pools)
+        self._hand_out(self.column, Role.SUPERVISOR, None)
+
+    def allocate_column(self, slot: Slot | None, role: Role) -> Column:
+        """A free column for a process that is about to be forked.
+
+        Raises:
+            CapacityError: all are in use.
+        """
+        columns = self._table.layout.capacities.columns
+        for number in range(SUPERVISOR_COLUMN + 1, columns):
+            column = Column(number)
+            if self._table.cells[self._cell(column, "role")] == Role.FREE:
+                self._hand_out(column, role, slot)
+                return column
+        raise CapacityError(
+            f"the shared table has room for {columns - 2} processes at one time and all are there; "
+            "raise max_columns in [runtime] (at most 256) or run fewer workers"
+        )
+
+    def set_pid(self, column: Column, pid: int) -> None:
+        """Notes the process that has the column, after the fork."""
+        self._table.cells[self._cell(column, "pid")] = pid
+
+    def repair(self, column: Column) -> RepairReport:
+        """Takes back what a reaped process held, and frees its column.
+
+        Raises:
+            ValueError: this is the supervisor's own column, or nobody's.
+        """
+        if column <= self.column:
+            raise ValueError(f"column {column} belongs to no child")
+        report = repair_ledger(self._table, column, self.column)
+        report = replace(report, claim_freed=repair_claim(self._table, column, monotonic_ns()))
+        for gauge in GAUGES:
+            self._table.cells[self._cell(column, "counters") + gauge] = 0
+        for field in ("pid", "slot", "role"):
+            self._table.cells[self._cell(column, field)] = 0
+        return report
+
+    def heartbeat_at(self, column: Column) -> int:
+        """When the process last said that its event loop turns: ns, monotonic."""
+        return self._table.cells[self._cell(column, "heartbeat")]
+
+    def ensure_row(self, pool: str, address: str) -> Row:
+        """The row of a backend, the same for the same pool and address as long as the table lives.
+
+        Raises:
+            CapacityError: every row is taken.
+        """
+        row = self._rows.ensure(f"{pool}\0{address}")
+        if row is None:
+            limit = self._table.layout.capacities.backends
+            raise CapacityError(
+                f"the shared table has room for {limit} backends and all are taken; "
+                "raise max_backends in [runtime] and start again"
+            )
+        return Row(row)
+
+    def ensure_pool(self, pool: str) -> int:
+        """The index of a pool, for its ticket.
+
+        Raises:
+            CapacityError: every one is taken.
+        """
+        index = self._pools.ensure(pool)
+        if index is None:
+            limit = self._table.layout.capacities.pools
+            raise CapacityError(
+                f"the shared table has room for {limit} pools and all are taken; use fewer pools"
+            )
+        return index
+
+    def set_admin(self, row: Row, admin: Admin) -> None:
+        """Publishes what the operator said of a backend, if it is news."""
+        self._table.change_status(self._table.layout.in_row(row, "admin"), admin)
+
+    def set_generation(self, generation: int) -> None:
+        """Puts a generation of the configuration in force: the one store that commits a reload."""
+        self._table.words.store(self._table.layout.in_header("generation"), generation)
+
+    def publish_membership(self, blob: bytes) -> int:
+        """Makes ``blob`` the newest membership; gives its epoch.
+
+        The status epoch changes too, so that a pick has one word to compare.
+
+        Raises:
+            CapacityError: it is too long.
+        """
+        epoch = self._membership.publish(blob)
+        self._table.words.fetch_add(self._table.layout.in_header("status_epoch"), 1)
+        return epoch
+
+    def _cell(self, column: Column, field: str) -> int:
+        return self._table.layout.in_column(column, field)
+
+    def _hand_out(self, column: Column, role: Role, slot: Slot | None) -> None:
+        cells, now = self._table.cells, monotonic_ns()
+        counters, baseline = self._cell(column, "counters"), self._cell(column, "baseline")
+        for counter in WorkerCounter:
+            cells[baseline + counter] = cells[counters + counter]
+        cells[self._cell(column, "state")] = ProcessState.STARTING
+        cells[self._cell(column, "generation")] = 0
+        cells[self._cell(column, "heartbeat")] = now
+        cells[self._cell(column, "started_at")] = now
+        cells[self._cell(column, "slot")] = 0 if slot is None else slot + 1
+        cells[self._cell(column, "role")] = role
+
+
+class _Directory:
+    """Blocks of a section by the hash of their name. None is given up, so the first free one ends them."""
+
+    __slots__ = ("_by_identity", "_section", "_table")
+
+    def __init__(self, table: Table, section: Placed) -> None:
+        self._table = table
+        self._section = section
+        self._by_identity: dict[tuple[int, int], int] = {}
+        for block in range(section.blocks):
+            identity = self._identity_at(block)
+            if identity == (0, 0):
+                break
+            self._by_identity[identity] = block
+
+    def ensure(self, name: str) -> int | None:
+        """The block of a name; None if there is no free one."""
+        # A lone surrogate cannot come from a TOML file, but a name must never be able to stop the supervisor.
+        digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        identity = (int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little") | 1)
+        block = self._by_identity.setdefault(identity, len(self._by_identity))
+        if block == self._section.blocks:
+            del self._by_identity[identity]
+            return None
+        word = self._section.at(block, "identity")
+        self._table.words.store(word, identity[0])
+        self._table.words.store(word + 1, identity[1])
+        return block
+
+    def _identity_at(self, block: int) -> tuple[int, int]:
+        word = self._section.at(block, "identity")
+        return self._table.words.load(word), self._table.words.load(word + 1)

@@ -1,0 +1,51 @@
+"""What the supervisor has opened before the first fork, and what its children are to run. Plain values."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lbproc.boot import ControllerBoot, WorkerBoot
+from lbproc.config.model import Config
+from lbproc.net.control_socket import ControlListener
+from lbproc.shm.table import Table
+from lbproc.supervisor.rights import Account
+from lbproc.supervisor.sockets import ListeningSockets
+from lbproc.telemetry.log import ErrorLog
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What the children run, each in its own process; the result is the exit status."""
+
+    worker: Callable[[WorkerBoot], int]
+    controller: Callable[[ControllerBoot], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What the supervisor has opened before the first fork. `Shell` closes it.
+
+    Args:
+        config: in force.
+        config_path: where it came from.
+        workers: how many.
+        table: shared with the children.
+        sockets: bound, not yet listening.
+        admin_socket: of the controller, or None.
+        control: the open control socket.
+        account: whom the children run as, or None.
+        log: the error log.
+    """
+
+    config: Config
+    config_path: Path
+    workers: int
+    table: Table
+    sockets: ListeningSockets
+    admin_socket: socket.socket | None
+    control: ControlListener
+    account: Account | None
+    log: ErrorLog

@@ -1,0 +1,125 @@
+"""Brings the supervisor up: opens everything that it owns, and leaves nothing behind when that fails.
+
+The one place where the parts of the supervisor are put together. The control socket comes first: it tells
+at once that the same configuration is running already, where a bind would be tried for seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from lbproc import __version__
+from lbproc.config.model import Config
+from lbproc.controller import run_controller
+from lbproc.core.control.membership import Membership
+from lbproc.errors import StartError
+from lbproc.net.control_socket import ControlListener, default_control_socket
+from lbproc.shm.layout import Capacities
+from lbproc.shm.table import Table
+from lbproc.shm.views import SupervisorView
+from lbproc.supervisor.belongings import Belongings, Entries
+from lbproc.supervisor.rights import descriptors_needed, find_account, raise_descriptor_limit
+from lbproc.supervisor.shell import Shell
+from lbproc.supervisor.sockets import ListeningSockets, close_admin_socket, open_admin_socket
+from lbproc.telemetry.events import Event
+from lbproc.telemetry.log import ErrorLog, open_error_log
+from lbproc.worker import run_worker
+
+FIRST_GENERATION = 1
+
+_OTHER_COLUMNS = 3
+"""Besides the workers' columns: nobody's, the supervisor's, the controller's."""
+
+
+def run(
+    config: Config,
+    config_path: Path,
+    *,
+    entries: Entries | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> int:
+    """Runs lbproc in this process until it is stopped; returns the exit status.
+
+    Call it in the main thread of a process that has no other thread.
+
+    Args:
+        config: what to run.
+        config_path: where it came from; `status` shows it.
+        entries: what the children run, by default the real worker and controller.
+        on_ready: called once, when every child is ready for the first time.
+
+    Raises:
+        StartError: lbproc cannot start here; says why.
+        CapacityError: the configuration does not fit into the table it asks for.
+    """
+    workers = count_workers(config)
+    with ExitStack() as undo:
+        log = open_error_log(config.log.error, config.log.level, "supervisor")
+        undo.callback(log.close)
+        belongings = _open(config, config_path.absolute(), workers, log, undo)
+        view = SupervisorView(belongings.table)
+        membership = Membership(config, view.ensure_row, view.ensure_pool)
+        view.set_generation(FIRST_GENERATION)
+        shell = Shell(
+            belongings,
+            view,
+            membership,
+            entries or Entries(run_worker, run_controller),
+            on_ready or _nothing,
+        )
+        undo.pop_all()  # the shell closes it all
+    end = shell.run()
+    if end.reason:
+        raise StartError(end.reason)
+    return end.status
+
+
+def count_workers(config: Config) -> int:
+    """How many workers the configuration asks for; "auto" is one for each processor this process may use."""
+    asked = config.runtime.workers
+    return len(os.sched_getaffinity(0)) if asked == "auto" else asked
+
+
+def _open(config: Config, config_path: Path, workers: int, log: ErrorLog, undo: ExitStack) -> Belongings:
+    account = find_account(config.runtime.user)
+    if os.geteuid() == 0 and account is None:
+        log.write(Event.RUNNING_AS_ROOT)
+    raise_descriptor_limit(descriptors_needed(config, workers))
+    control = ControlListener(config.runtime.control_socket or default_control_socket())
+    undo.callback(control.close)
+    table = Table.create(_capacities(config, workers))
+    undo.callback(table.close)
+    sockets = ListeningSockets(config, workers)
+    undo.callback(sockets.close)
+    admin_socket = None
+    if config.admin is not None:
+        admin_socket = open_admin_socket(config.admin.bind)
+        undo.callback(close_admin_socket, admin_socket)
+        log.write(Event.ADMIN_LISTENING, address=config.admin.bind)
+    for bound in sockets.bound:
+        log.write(Event.LISTENING, listener=bound.listener_name, address=bound.address)
+    log.write(Event.STARTED, version=__version__, pid=os.getpid(), config=config_path)
+    return Belongings(config, config_path, workers, table, sockets, admin_socket, control, account, log)
+
+
+def _capacities(config: Config, workers: int) -> Capacities:
+    runtime = config.runtime
+    needed = workers + _OTHER_COLUMNS
+    if needed > runtime.max_columns:
+        raise StartError(
+            f"{workers} workers need a [runtime] max_columns of at least {needed}, not {runtime.max_columns}"
+        )
+    defaults = Capacities()
+    return Capacities(
+        columns=runtime.max_columns,
+        backends=runtime.max_backends,
+        pools=max(defaults.pools, len(config.pools)),
+        keys=1 << (runtime.max_keys - 1).bit_length(),
+    )
+
+
+def _nothing() -> None:
+    pass

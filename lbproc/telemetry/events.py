@@ -1,0 +1,223 @@
+"""The events that the error log can tell, each with its level, its meaning and its fields.
+
+Owns the names, which operators search for and alert on: a name never changes its meaning. Does not write
+anything. ``python -m lbproc.telemetry.events`` writes docs/events.md from this list.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from pathlib import Path
+
+
+class Level(IntEnum):
+    """How much an event matters. ERROR: somebody should look. WARNING: lbproc coped; good to know."""
+
+    DEBUG = 0
+    INFO = 1
+    WARNING = 2
+    ERROR = 3
+
+
+class Event(Enum):
+    """One kind of event: its level, what it means, its fields."""
+
+    level: Level
+    meaning: str
+    fields: tuple[str, ...]
+    text: str
+
+    def __init__(self, level: Level, meaning: str, *fields: str) -> None:
+        self.level = level
+        self.meaning = meaning
+        self.fields = fields
+        self.text = self._name_.lower()
+
+    # Supervisor
+    STARTED = (
+        Level.INFO,
+        "lbproc listens on all its addresses and forks its children.",
+        "version",
+        "pid",
+        "config",
+    )
+    READY = Level.INFO, "Every worker serves.", "workers"
+    RUNNING_AS_ROOT = (
+        Level.WARNING,
+        "Started as root without `user` in `[runtime]`: workers keep all rights of root.",
+    )
+    LISTENING = Level.INFO, "An address is bound.", "listener", "address"
+    WORKER_STARTED = Level.INFO, "A worker was forked into a slot.", "slot", "pid"
+    WORKER_READY = Level.INFO, "A worker serves.", "slot", "pid"
+    WORKER_EXITED = (
+        Level.ERROR,
+        "A worker died without being told to. What it held is taken back and a new one is started.",
+        "slot",
+        "pid",
+        "status",
+        "restart_in",
+    )
+    WORKER_STOPPED = Level.INFO, "A worker finished as it was told to.", "slot", "pid", "status"
+    WORKER_HUNG = (
+        Level.ERROR,
+        "A worker's event loop stopped beating. Its stacks are dumped to standard error and it is killed.",
+        "slot",
+        "pid",
+        "seconds",
+    )
+    WORKER_FAILED_TO_BOOT = Level.ERROR, "A worker could not start.", "slot", "pid", "reason"
+    SLOT_ADOPTED = (
+        Level.WARNING,
+        "A sibling accepts the connections of a slot whose worker keeps dying.",
+        "slot",
+        "by",
+    )
+    SLOT_RETURNED = Level.INFO, "A slot is served by its own worker again.", "slot", "by"
+    CONTROLLER_STARTED = Level.INFO, "The controller was forked.", "pid"
+    CONTROLLER_READY = Level.INFO, "The controller does its work.", "pid"
+    CONTROLLER_EXITED = (
+        Level.ERROR,
+        "The controller died. Traffic goes on; a new one is started.",
+        "pid",
+        "status",
+        "restart_in",
+    )
+    CONTROLLER_STOPPED = Level.INFO, "The controller finished as it was told to.", "pid", "status"
+    CONTROLLER_HUNG = (
+        Level.ERROR,
+        "The controller's event loop stopped beating. Its stacks are dumped and it is killed.",
+        "pid",
+        "seconds",
+    )
+    CONTROLLER_FAILED_TO_BOOT = Level.ERROR, "The controller could not start.", "pid", "reason"
+    COLUMN_REPAIRED = (
+        Level.INFO,
+        "What a dead process had taken from shared counts was given back.",
+        "column",
+        "released",
+    )
+    MEMBERSHIP_PUBLISHED = (
+        Level.INFO,
+        "The backends or their resolved addresses changed.",
+        "epoch",
+        "backends",
+    )
+    LOGS_REOPENED = Level.INFO, "SIGUSR1: log files were opened again."
+    LOG_REOPEN_FAILED = (
+        Level.ERROR,
+        "A log file could not be opened again; the old one stays in use.",
+        "reason",
+    )
+    CONTROL_REQUEST_REFUSED = Level.WARNING, "A message on the control socket made no sense.", "reason"
+    STOPPING = Level.INFO, "lbproc accepts no new connections and drains.", "reason", "drain_timeout"
+    DRAIN_TIMED_OUT = (
+        Level.WARNING,
+        "The drain took longer than `drain_timeout`; what was left was cut.",
+        "workers",
+    )
+    STOPPED = Level.INFO, "All children have left.", "status"
+    START_FAILED = Level.ERROR, "lbproc could not start.", "reason"
+    # Workers
+    SUPERVISOR_LOST = Level.ERROR, "The supervisor is gone. This process serves what is queued and leaves."
+    ACCEPT_PAUSED = (
+        Level.ERROR,
+        "A connection could not be accepted, for lack of descriptors or memory. Tried again shortly.",
+        "listener",
+        "reason",
+    )
+    ACCESS_LOG_DROPPED = (
+        Level.WARNING,
+        "Lines of the access log were lost: the disk is full, or its reader is too slow.",
+        "lines",
+        "reason",
+    )
+    CONNECTION_CRASHED = (
+        Level.ERROR,
+        "A defect of lbproc ended one client connection; please report it.",
+        "listener",
+        "traceback",
+    )
+    BACKEND_UNREACHABLE = (
+        Level.WARNING,
+        "A connection to a backend was refused or timed out. Another backend is tried.",
+        "pool",
+        "backend",
+        "reason",
+    )
+    BACKEND_MISBEHAVED = (
+        Level.WARNING,
+        "A backend broke the protocol, reset the connection or was too slow.",
+        "pool",
+        "backend",
+        "cause",
+    )
+    POOL_EXHAUSTED = (
+        Level.WARNING,
+        "A request got 503: no backend of the pool is eligible, or all are at `max_connections`.",
+        "pool",
+        "cause",
+    )
+    CAPACITY_REACHED = Level.ERROR, "The shared table has no room for what was asked.", "reason"
+    REQUEST_REJECTED = (
+        Level.DEBUG,
+        "A request was refused as malformed.",
+        "listener",
+        "client_ip",
+        "status",
+        "cause",
+    )
+    # Controller
+    NAME_RESOLVED = Level.INFO, "The addresses of a host name changed.", "name", "addresses"
+    NAME_RESOLUTION_FAILED = (
+        Level.WARNING,
+        "A host name could not be resolved; its last addresses stay in use.",
+        "name",
+        "reason",
+    )
+    ADMIN_LISTENING = Level.INFO, "The admin listener is bound.", "address"
+    ADMIN_REQUEST_REFUSED = (
+        Level.WARNING,
+        "A request to the admin listener was refused.",
+        "client_ip",
+        "status",
+    )
+    # Any process
+    CRASHED = Level.ERROR, "A defect of lbproc ended this process; please report it.", "traceback"
+
+
+def render_page() -> str:
+    """The text of docs/events.md."""
+    rows = "\n".join(
+        f"| `{event.text}` | {event.level.name.lower()} | {event.meaning} "
+        f"| {', '.join(f'`{field}`' for field in event.fields) or 'none'} |"
+        for event in Event
+    )
+    return f"""# Events of the error log
+
+Each event is one line of at most 4095 bytes:
+
+```
+TIME LEVEL PROCESS EVENT key=value ...
+2026-07-01T12:30:00.125Z error supervisor worker_exited slot=1 pid=4242 status="signal 9" restart_in=0.0
+```
+
+`TIME` is UTC. `LEVEL` is `debug`, `info`, `warning` or `error`. `PROCESS` is `supervisor`, `worker-N` (N is
+the slot) or `controller`. A value with spaces, quotes or control characters is a JSON string; tracebacks are
+such values too. Where the lines go is `[log] error` (`stderr` or a path), which of them is `[log] level`;
+SIGUSR1 opens a file again.
+
+An event that happens more than 20 times in a second in one process is written 20 times; the next line of it
+says how many were left out (`suppressed=N`). A line that cannot be written at once is dropped: no process
+ever waits for its log. Names and fields are stable. Secrets never appear.
+
+This page is generated by `python -m lbproc.telemetry.events`.
+
+| event | level | meaning | fields |
+|---|---|---|---|
+{rows}
+"""
+
+
+if __name__ == "__main__":
+    page = Path(__file__).parents[2] / "docs" / "events.md"
+    page.write_text(render_page(), encoding="utf-8")

@@ -1,0 +1,120 @@
+"""Where log lines go: a file, or a standard stream that other processes share.
+
+Owns the descriptor and how to write to it without disturbing or waiting for anybody. Does not own lines,
+queues or threads. Invariants:
+
+- A shared stream is never made non-blocking: O_NONBLOCK belongs to the open file description, so it would
+  change the stream for the shell and for every other process that writes to it. Pipes and terminals are
+  opened once more instead, which gives a description of our own; sockets are written with MSG_DONTWAIT.
+- One write to anything but a regular file is at most ``PIPE_LIMIT`` bytes of whole lines, so that lines of
+  several processes never interleave (pipe(7), PIPE_BUF).
+- Files are opened for appending with mode 0640; several processes may append to one file.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+from typing import TYPE_CHECKING, Literal
+
+from lbproc.errors import StartError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PIPE_LIMIT = 4095
+"""The most bytes that one write to a pipe carries: "under 4096", the PIPE_BUF of Linux."""
+
+_FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_STANDARD = {"stdout": 1, "stderr": 2}
+
+
+class Sink:
+    """One open destination.
+
+    Args:
+        destination: ``"stdout"``, ``"stderr"`` or the path of a file.
+
+    Raises:
+        StartError: the file cannot be opened; says why.
+    """
+
+    __slots__ = ("_fd", "_own", "_path", "_socket", "is_regular")
+
+    def __init__(self, destination: Literal["stdout", "stderr"] | Path) -> None:
+        self._socket: socket.socket | None = None
+        self._path: Path | None = None
+        self._own = False
+        try:
+            if isinstance(destination, str):
+                self._fd = _STANDARD[destination]
+                self._use_shared(self._fd)
+            else:
+                self._path = destination
+                self._fd = os.open(destination, _FILE_FLAGS, 0o640)
+                self._own = True
+            self.is_regular = self._socket is None and stat.S_ISREG(os.fstat(self._fd).st_mode)
+        except OSError as error:
+            raise StartError(f"the log {destination} cannot be opened: {reason(error)}") from error
+
+    def _use_shared(self, fd: int) -> None:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISSOCK(mode):
+            self._socket = socket.socket(fileno=os.dup(fd))
+        elif stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            try:
+                self._fd = os.open(f"/proc/self/fd/{fd}", _FILE_FLAGS & ~os.O_CREAT)
+                self._own = True
+            except OSError:
+                # Another user's pipe, or no /proc. Then poll is asked before each write to the shared one.
+                self._fd = fd
+
+    def write(self, octets: bytes | memoryview) -> int:
+        """Writes what fits now and returns how many bytes that was.
+
+        Raises:
+            BlockingIOError: nothing fits at the moment.
+            OSError: disk full, reader gone, and so on.
+        """
+        if self._socket is not None:
+            return self._socket.send(octets, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        if not self._own and not self.is_regular and not self._poll(0):
+            raise BlockingIOError
+        return os.write(self._fd, octets)
+
+    def wait_writable(self) -> None:
+        """Blocks the calling thread until something can be written, or writing would fail at once."""
+        self._poll(None)
+
+    def _poll(self, timeout_ms: int | None) -> bool:
+        poller = select.poll()
+        poller.register(self._fd, select.POLLOUT)
+        return bool(poller.poll(timeout_ms))
+
+    def reopen(self) -> None:
+        """Opens the path again after it was renamed (log rotation). Standard streams stay as they are.
+
+        Raises:
+            OSError: the path cannot be opened; the old file stays in use.
+        """
+        if self._path is None:
+            return
+        fresh = os.open(self._path, _FILE_FLAGS, 0o640)
+        os.close(self._fd)
+        self._fd = fresh
+        self.is_regular = stat.S_ISREG(os.fstat(fresh).st_mode)
+
+    def close(self) -> None:
+        """Closes what this object opened; idempotent."""
+        if self._socket is not None:
+            self._socket.close()
+        elif self._own:
+            self._own = False
+            os.close(self._fd)
+
+
+def reason(error: OSError) -> str:
+    """What the system says about an error, without number and path."""
+    return error.strerror or str(error)

@@ -1,0 +1,285 @@
+"""A worker: one trio loop that accepts connections and serves them until it is told to finish.
+
+Wires the parts together and owns their lifetimes; decides nothing. Two nurseries, one in the other::
+
+    services   dispatcher, sweeper of deadlines, pulse (heartbeat and log), the supervisor's messages
+      serving  one task for each listening socket, one for each connection
+
+To finish, the acceptors go on until their queues are empty. When no acceptor and no connection is left, or
+the drain timeout has passed, the inner nursery ends and then the outer one. Until then the worker can be
+given the sockets of a sibling that died in the drain.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING
+
+import trio
+
+from lbproc.core.control.messages import Adopt, Disown, Drained, Ready, ReopenLogs, Stop
+from lbproc.errors import ControlError
+from lbproc.net.accept import Acceptor
+from lbproc.net.channel import ChildChannel
+from lbproc.net.connect import open_transport
+from lbproc.net.listeners import refuse_new
+from lbproc.net.readiness import Deadlines, Dispatcher
+from lbproc.net.transport import SocketTransport
+from lbproc.proxy.connection import ClientConnection
+from lbproc.proxy.context import WorkerContext
+from lbproc.proxy.runtime import Runtime
+from lbproc.shm.views import ProcessState, WorkerCounter, WorkerView
+from lbproc.telemetry.access_log import AccessLog
+from lbproc.telemetry.events import Event
+from lbproc.telemetry.log import open_error_log
+from lbproc.telemetry.stamp import UtcClock
+from lbproc.types import Slot
+
+if TYPE_CHECKING:
+    import socket
+
+    from lbproc.boot import WorkerBoot
+    from lbproc.core.control.messages import SupervisorBound
+    from lbproc.net.transport import SocketPeer, Transport
+    from lbproc.types import Address, Seconds
+
+PULSE: Seconds = 0.1
+"""Between two flushes of the access log."""
+
+PULSES_PER_BEAT = 10
+"""A heartbeat, and a look for aged backend connections, once a second."""
+
+IDLE_GRACE: Seconds = 1.0
+"""How long a keep-alive connection without a request is kept when the worker finishes.
+
+A client may have sent its next request just before it could know; within this time the request is answered.
+"""
+
+
+def run_worker(boot: WorkerBoot) -> int:
+    """Runs a worker in this process, which was just forked, to its end.
+
+    Returns:
+        The exit status.
+    """
+    return trio.run(Worker(boot).main)
+
+
+class Worker:
+    """The wiring of one worker process."""
+
+    def __init__(self, boot: WorkerBoot) -> None:
+        self._boot = boot
+        self._view = WorkerView(boot.table, boot.column)
+        self._log = open_error_log(boot.config.log.error, boot.config.log.level, f"worker-{boot.slot}")
+        self._access_log = AccessLog(boot.config.log.access)
+        self._deadlines = Deadlines()
+        self._dispatcher = Dispatcher()
+        self._context = WorkerContext(
+            view=self._view,
+            deadlines=self._deadlines,
+            connect=self._connect,
+            access_log=self._access_log,
+            log=self._log,
+            wall_clock=UtcClock(),
+            random=Random(),  # noqa: S311  balancing, not secrets; seeded by the kernel after fork
+        )
+        self._runtime = Runtime(boot.config, self._context)
+        self._connections: set[ClientConnection] = set()
+        self._acceptors: dict[Slot, list[_Accepting]] = {}
+        self._is_stopping = False
+        self._left = trio.Event()
+        self._drain_scope = trio.CancelScope()
+
+    async def main(self) -> int:
+        """Serves until told to finish, or until the supervisor is gone."""
+        self._channel = ChildChannel(self._boot.channel)
+        try:
+            async with trio.open_nursery() as self._services:
+                self._services.start_soon(self._dispatcher.run)
+                self._services.start_soon(self._deadlines.run)
+                self._services.start_soon(self._pulse)
+                with self._drain_scope:
+                    async with trio.open_nursery() as self._serving:
+                        own = [(item.listener_name, item.socket) for item in self._boot.listeners]
+                        self._begin_accepting(self._boot.slot, own)
+                        self._services.start_soon(self._follow_supervisor)
+                        self._view.follow(self._view.generation())
+                        self._view.set_state(ProcessState.READY)
+                        await self._tell(Ready())
+                        await self._left.wait()
+                self._left.set()
+                self._services.cancel_scope.cancel()
+        finally:
+            self._runtime.close_idle()
+            self._dispatcher.close()
+            self._view.count(WorkerCounter.LOG_DROPPED, self._access_log.close())
+            self._channel.close()
+        return 0
+
+    # Accepting ----------------------------------------------------------------------------------------------
+
+    def _begin_accepting(self, slot: Slot, sockets: list[tuple[str, socket.socket]]) -> None:
+        group = self._acceptors.setdefault(slot, [])
+        for listener_name, sock in sockets:
+            accepting = _Accepting(
+                sock,
+                Acceptor(
+                    sock,
+                    self._dispatcher,
+                    self._deadlines,
+                    partial(self._accepted, listener_name),
+                    on_exhausted=partial(self._exhausted, listener_name),
+                ),
+            )
+            group.append(accepting)
+            self._serving.start_soon(self._accept, slot, accepting)
+
+    async def _accept(self, slot: Slot, accepting: _Accepting) -> None:
+        """Accepts on one socket. The last one of a slot to finish draining reports it."""
+        group = self._acceptors[slot]
+        try:
+            with accepting.scope:
+                if self._is_stopping:
+                    accepting.acceptor.stop()
+                await accepting.acceptor.run()
+        finally:
+            accepting.socket.close()
+            group.remove(accepting)
+        if not group and self._is_stopping:
+            await self._tell(Drained(slot))
+        self._leave_if_done()
+
+    def _accepted(self, listener_name: str, sock: socket.socket, peer: SocketPeer) -> None:
+        """Takes a new connection; runs inside the accept loop and does not wait."""
+        self._view.count(WorkerCounter.ACCEPTED)
+        transport = SocketTransport(sock, self._dispatcher, peer)
+        connection = ClientConnection(transport, self._runtime.listeners[listener_name], self._context)
+        self._connections.add(connection)
+        self._view.count(WorkerCounter.CONNECTIONS)
+        self._serving.start_soon(self._serve, connection)
+
+    def _exhausted(self, listener_name: str, error: OSError) -> None:
+        self._view.count(WorkerCounter.ACCEPT_PAUSES)
+        self._log.write(Event.ACCEPT_PAUSED, listener=listener_name, reason=error.strerror)
+
+    async def _serve(self, connection: ClientConnection) -> None:
+        """Serves one connection.
+
+        The one broad catch: a defect met by one client must not take the others along.
+        """
+        try:
+            await connection.serve()
+        except Exception as error:
+            self._view.count(WorkerCounter.DEFECTS)
+            self._log.write_crash(Event.CONNECTION_CRASHED, error, listener=connection.listener.name)
+        finally:
+            self._connections.discard(connection)
+            self._view.count(WorkerCounter.CONNECTIONS, -1)
+            self._leave_if_done()
+
+    def _leave_if_done(self) -> None:
+        if self._is_stopping and not self._connections and not any(self._acceptors.values()):
+            self._left.set()
+
+    async def _connect(self, address: Address, deadline: float) -> Transport:
+        return await open_transport(address, self._dispatcher, self._deadlines, deadline)
+
+    # The supervisor -----------------------------------------------------------------------------------------
+
+    async def _follow_supervisor(self) -> None:
+        """Does what the supervisor says. When it is gone, this worker serves what is queued and finishes."""
+        while True:
+            received = await self._channel.receive()
+            if received is None:
+                self._lose_supervisor()
+                return
+            message, sockets = received
+            match message:
+                case Adopt(slot=slot, listeners=listeners):
+                    self._adopt(Slot(slot), [name for name, _ in listeners], sockets)
+                case Disown(slot=slot):
+                    for accepting in self._acceptors.get(Slot(slot), []):
+                        accepting.scope.cancel()
+                case Stop(now=True):
+                    self._stop()
+                    self._drain_scope.cancel()
+                case Stop():
+                    self._stop()
+                case ReopenLogs():
+                    self._access_log.reopen()
+                    self._log.reopen()
+                case _:
+                    raise AssertionError(f"{type(message).__name__} is not for workers")
+
+    def _adopt(self, slot: Slot, names: list[str], sockets: tuple[socket.socket, ...]) -> None:
+        if self._left.is_set():  # this process is all but gone; the supervisor finds another sibling
+            for sock in sockets:
+                sock.close()
+            return
+        self._begin_accepting(slot, list(zip(names, sockets, strict=True)))
+
+    def _lose_supervisor(self) -> None:
+        """Finishes without being told to. Nobody else is there to keep new connections away."""
+        if self._is_stopping:
+            return
+        self._log.write(Event.SUPERVISOR_LOST)
+        for group in self._acceptors.values():
+            for accepting in group:
+                refuse_new(accepting.socket)
+        self._stop()
+
+    async def _tell(self, message: SupervisorBound) -> None:
+        try:
+            await self._channel.send(message)
+        except ControlError:
+            self._lose_supervisor()
+
+    def _stop(self) -> None:
+        if self._is_stopping:
+            return
+        self._is_stopping = self._context.draining = True
+        self._view.set_state(ProcessState.DRAINING)
+        self._drain_scope.deadline = trio.current_time() + self._boot.config.runtime.drain_timeout
+        for group in self._acceptors.values():
+            for accepting in group:
+                accepting.acceptor.stop()
+        self._services.start_soon(self._end_idle)
+
+    async def _end_idle(self) -> None:
+        """Ends connections without a request, once a client that had just sent one has had its answer."""
+        await trio.sleep(IDLE_GRACE)
+        self._context.leaving = True
+        for connection in self._connections:
+            connection.nudge_idle()
+
+    # Housekeeping -------------------------------------------------------------------------------------------
+
+    async def _pulse(self) -> None:
+        """Shows that this loop turns, and does what is due now and then."""
+        view = self._view
+        beats_in = 0
+        while True:
+            if beats_in == 0:
+                beats_in = PULSES_PER_BEAT
+                view.beat()
+                self._runtime.follow_membership()
+                self._runtime.expire_idle(trio.current_time())
+            beats_in -= 1
+            lost = self._access_log.flush()
+            if lost:
+                view.count(WorkerCounter.LOG_DROPPED, lost)
+                self._log.write(Event.ACCESS_LOG_DROPPED, lines=lost, reason=self._access_log.trouble)
+            await trio.sleep(PULSE)
+
+
+class _Accepting:
+    """One listening socket that is accepted from, and the way to stop at once."""
+
+    __slots__ = ("acceptor", "scope", "socket")
+
+    def __init__(self, sock: socket.socket, acceptor: Acceptor) -> None:
+        self.socket = sock
+        self.acceptor = acceptor
+        self.scope = trio.CancelScope()

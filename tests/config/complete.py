@@ -1,0 +1,101 @@
+"""A configuration in which every key of the model stands on a line of its own, and where each one stands.
+
+The index is made by looking at the text line by line, not by the scanner that it tests.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lbproc.config.wording import KeyPath
+
+COMPLETE: Final = """\
+[runtime]
+workers = "auto"
+control_socket = "/run/lbproc/control.sock"
+drain_timeout = "10m"
+user = "lbproc"
+heartbeat_timeout = "30s"
+max_columns = 256
+max_backends = 4096
+max_keys = 1048576
+
+[admin]
+bind = "127.0.0.1:9900"
+token = { env = "LBPROC_ADMIN_TOKEN" }
+
+[log]
+access = "stdout"
+format = "json"
+error = "stderr"
+level = "info"
+
+[listeners.web]
+bind = "0.0.0.0:8080"
+protocol = "http"
+pool = "web"
+trusted_proxies = "10.0.0.0/8"
+max_header_size = "32KiB"
+max_header_count = 100
+max_body_size = "1GiB"
+underscore_headers = "drop"
+
+[listeners.web.timeouts]
+header = "10s"
+body = "30s"
+idle = "75s"
+write = "30s"
+tunnel = "1h"
+
+[[listeners.web.routes]]
+name = "api"
+pool = "web"
+
+[listeners.web.routes.match]
+host = "api.example.com"
+path = "/v1/models"
+path_prefix = "/v1"
+method = "GET"
+
+[pools.web]
+policy = "consistent_hash"
+hash_key = "header:X-User"
+
+[[pools.web.backends]]
+address = "10.0.0.1:8000"
+name = "b"
+weight = 2
+max_connections = 100
+backup = false
+
+[pools.web.timeouts]
+connect = "2s"
+response = "60s"
+read = "60s"
+"""
+
+ENVIRON: Final = {"LBPROC_ADMIN_TOKEN": "correct-horse-battery"}
+
+_ELEMENTS: Final = {"routes", "backends"}
+
+
+def index(text: str) -> dict[KeyPath, int]:
+    """The line of every table and key of a text that is laid out as the one above."""
+    lines: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.startswith("["):
+            table = ()
+            for part in line.strip("[]").split("."):
+                table = (*table, part, 0) if part in _ELEMENTS else (*table, part)
+            lines[table] = number
+        elif line:
+            lines[*table, line.split(" = ")[0]] = number
+    return lines
+
+
+def with_line(number: int, line: str) -> str:
+    """The complete configuration with another line in place of one; an empty one leaves the key out."""
+    lines = COMPLETE.splitlines()
+    lines[number - 1] = line
+    return "\n".join(lines) + "\n"

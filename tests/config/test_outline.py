@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from lbproc.config import model
+from lbproc.config.outline import TABLES, header, table_at
+
+
+def test_every_table_of_the_model_stands_at_its_path() -> None:
+    expected = {
+        (): model.Config,
+        ("runtime",): model.RuntimeConfig,
+        ("admin",): model.AdminConfig,
+        ("log",): model.LogConfig,
+        ("listeners", None): model.ListenerConfig,
+        ("listeners", None, "timeouts"): model.ListenerTimeouts,
+        ("listeners", None, "routes", None): model.RouteConfig,
+        ("listeners", None, "routes", None, "match"): model.MatchConfig,
+        ("pools", None): model.PoolConfig,
+        ("pools", None, "backends", None): model.BackendConfig,
+        ("pools", None, "timeouts"): model.PoolTimeouts,
+    }
+    assert expected == TABLES
+    defined = {
+        kind for kind in vars(model).values() if isinstance(kind, type) and issubclass(kind, model.Table)
+    }
+    assert defined == {*TABLES.values(), model.Table}
+
+
+def test_a_table_is_found_by_its_path() -> None:
+    assert table_at(()) is model.Config
+    assert table_at(("pools", "web", "backends", 3)) is model.BackendConfig
+    with pytest.raises(KeyError):
+        table_at(("pools", "web", "nothing"))
+
+
+def test_a_header_is_written_as_in_toml() -> None:
+    assert header(("log",)) == "[log]"
+    assert header(("pools", None)) == "[pools.NAME]"
+    assert header(("pools", None, "timeouts")) == "[pools.NAME.timeouts]"
+    assert header(("pools", None, "backends", None)) == "[[pools.NAME.backends]]"
+    assert header(("listeners", "a b", "routes", 2)) == '[[listeners."a b".routes]]'
+    assert header(("listeners", None, "routes", None, "match")) == "[listeners.NAME.routes.match]"

@@ -1,0 +1,103 @@
+"""The five ways in which a body ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbproc.core.http.body import (
+    Body,
+    ChunkedBody,
+    DechunkedBody,
+    LengthBody,
+    NoBody,
+    UntilCloseBody,
+    make_request_body,
+    make_response_body,
+)
+from lbproc.core.http.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, FramingKind
+from tests.core.http.messages import refused
+
+FIVE = Framing(FramingKind.LENGTH, 5)
+
+
+def test_no_body_is_complete_and_takes_nothing() -> None:
+    body = NoBody()
+    assert (body.complete, body.received, body.at_eof()) == (True, 0, True)
+    assert body.take(b"GET /") == (b"", b"GET /")
+
+
+def test_a_length_takes_what_is_missing_without_copying() -> None:
+    body = LengthBody(5)
+    piece = bytes([1, 2, 3])
+    assert body.take(piece)[0] is piece
+    assert (body.complete, body.received, body.at_eof()) == (False, 3, False)
+    last = bytes([4, 5])
+    taken, excess = body.take(last)
+    assert taken is last
+    assert excess == b""
+    assert (body.complete, body.received, body.at_eof()) == (True, 5, True)
+    assert body.take(b"x") == (b"", b"x")
+    assert body.received == 5
+
+
+def test_a_length_leaves_the_excess() -> None:
+    body = LengthBody(2)
+    assert body.take(b"abGET") == (b"ab", b"GET")
+    assert LengthBody(0).complete
+
+
+def test_a_chunked_body_is_relayed_as_it_came() -> None:
+    body = ChunkedBody(10)
+    piece = b"3\r\nab"
+    assert body.take(piece)[0] is piece
+    assert (body.complete, body.received, body.at_eof()) == (False, 2, False)
+    assert body.take(b"c\r\n0\r\n\r\nGET") == (b"c\r\n0\r\n\r\n", b"GET")
+    assert (body.complete, body.received, body.at_eof()) == (True, 3, True)
+    assert body.take(b"x") == (b"", b"x")
+    with refused(413):
+        ChunkedBody(2).take(b"3\r\n")
+
+
+def test_a_dechunked_body_is_relayed_as_payload() -> None:
+    body = DechunkedBody()
+    assert body.take(b"3\r\nab") == (b"ab", b"")
+    assert (body.complete, body.at_eof()) == (False, False)
+    assert body.take(b"c\r\n1\r\nd\r\n0\r\nA: b\r\n\r\nX") == (b"cd", b"X")
+    assert (body.complete, body.received, body.at_eof()) == (True, 4, True)
+
+
+def test_until_close_takes_all_and_ends_with_the_connection() -> None:
+    body = UntilCloseBody()
+    piece = b"abc"
+    assert body.take(piece)[0] is piece
+    assert (body.complete, body.received) == (False, 3)
+    assert body.at_eof()
+    assert body.complete
+
+
+@pytest.mark.parametrize(("framing", "kind"), [(NO_BODY, NoBody), (FIVE, LengthBody), (CHUNKED, ChunkedBody)])
+def test_the_body_of_a_request_follows_its_framing(framing: Framing, kind: type[Body]) -> None:
+    assert isinstance(make_request_body(framing, 5), kind)
+
+
+def test_a_request_that_announces_too_much_is_refused_at_once() -> None:
+    with refused(413):
+        make_request_body(FIVE, 4)
+    with refused(413):
+        make_request_body(CHUNKED, 4).take(b"5\r\n")
+
+
+@pytest.mark.parametrize(
+    ("framing", "dechunk", "kind"),
+    [
+        (NO_BODY, False, NoBody),
+        (FIVE, True, LengthBody),
+        (CHUNKED, False, ChunkedBody),
+        (CHUNKED, True, DechunkedBody),
+        (UNTIL_CLOSE, False, UntilCloseBody),
+    ],
+)
+def test_the_body_of_a_response_follows_its_framing(
+    framing: Framing, dechunk: bool, kind: type[Body]
+) -> None:
+    assert isinstance(make_response_body(framing, dechunk), kind)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+
+from lbproc.errors import CapacityError
+from lbproc.shm.cells import BackendCounter, ProcessState, Role, WorkerCounter
+from lbproc.shm.clock import monotonic_ns
+from lbproc.shm.controller_view import ControllerView
+from lbproc.shm.supervisor_view import SupervisorView
+from lbproc.shm.table import Table
+from lbproc.shm.worker_view import WorkerView
+from lbproc.types import Admin, Column, Health, Row, Slot
+
+ROW, OTHER = Row(0), Row(3)
+
+
+@pytest.fixture
+def supervisor(table: Table) -> SupervisorView:
+    return SupervisorView(table)
+
+
+def worker(table: Table, supervisor: SupervisorView, slot: int = 0) -> WorkerView:
+    return WorkerView(table, supervisor.allocate_column(Slot(slot), Role.WORKER))
+
+
+def test_places_are_counted_over_all_workers(table: Table, supervisor: SupervisorView) -> None:
+    mine, theirs = worker(table, supervisor), worker(table, supervisor, 1)
+    words = (mine.load_word(ROW), mine.load_word(OTHER))
+    entry = mine.take(ROW, 0)
+    assert theirs.take(ROW, 0) == -1
+    assert theirs.take(ROW, 1) >= 0
+    assert theirs.take(OTHER) >= 0
+    assert mine.loads(words) == theirs.loads(words) == [2, 1]
+    mine.release(entry)
+    assert mine.loads(words) == [1, 1]
+    assert len(mine.ledger) == 0
+    assert len(theirs.ledger) == 2
+
+
+def test_a_full_ledger_is_a_capacity_error(table: Table, supervisor: SupervisorView) -> None:
+    view = worker(table, supervisor)
+    for _ in range(table.layout.capacities.ledger):
+        view.take(ROW)
+    with pytest.raises(CapacityError):
+        view.take(ROW)
+
+
+def test_tickets_are_given_out_once(table: Table, supervisor: SupervisorView) -> None:
+    mine, theirs = worker(table, supervisor), worker(table, supervisor, 1)
+    pool, other = supervisor.ensure_pool("web"), supervisor.ensure_pool("api")
+    assert [mine.ticket(pool), theirs.ticket(pool), mine.ticket(pool)] == [0, 1, 2]
+    assert mine.ticket(other) == 0
+
+
+def test_counters_are_kept_by_column(table: Table, supervisor: SupervisorView) -> None:
+    mine, theirs = worker(table, supervisor), worker(table, supervisor, 1)
+    mine.count(WorkerCounter.CONNECTIONS)
+    mine.count(WorkerCounter.CONNECTIONS)
+    mine.count(WorkerCounter.CONNECTIONS, -1)
+    mine.count(WorkerCounter.BYTES_IN, 1000)
+    theirs.count(WorkerCounter.BYTES_IN, 1)
+    mine.count_backend(ROW, BackendCounter.REQUESTS)
+    theirs.count_backend(OTHER, BackendCounter.RESPONSE_NS, 5)
+    reader = supervisor.reader
+    assert reader.column(mine.column).connections == 1
+    assert reader.worker_total(WorkerCounter.BYTES_IN) == 1001
+    assert reader.backend_total(ROW, BackendCounter.REQUESTS) == 1
+    assert reader.backend_total(OTHER, BackendCounter.RESPONSE_NS) == 5
+    assert reader.backend_total(OTHER, BackendCounter.REQUESTS) == 0
+
+
+def test_a_worker_tells_how_it_is(table: Table, supervisor: SupervisorView) -> None:
+    view = worker(table, supervisor)
+    before = monotonic_ns()
+    view.beat()
+    view.set_state(ProcessState.READY)
+    view.follow(3)
+    state = supervisor.reader.column(view.column)
+    assert before <= state.heartbeat == supervisor.heartbeat_at(view.column) <= monotonic_ns()
+    assert (state.state, state.generation) == (ProcessState.READY, 3)
+
+
+def test_what_the_others_publish_is_seen(table: Table, supervisor: SupervisorView) -> None:
+    view = worker(table, supervisor)
+    controller = ControllerView(table, Column(3))
+    assert (view.generation(), view.membership_epoch(), view.status_epoch()) == (0, 0, 0)
+    supervisor.set_generation(2)
+    supervisor.publish_membership(b"blob")
+    assert (view.generation(), view.membership_epoch(), view.read_membership()) == (2, 1, (1, b"blob"))
+    assert view.status_epoch() == 1
+    controller.set_health(ROW, Health.DOWN)
+    supervisor.set_admin(OTHER, Admin.DRAIN)
+    assert view.status_epoch() == 3
+    table.change_status(table.layout.in_row(OTHER, "ejected"), 1)
+    assert view.statuses([ROW, OTHER]) == [
+        (Health.DOWN, Admin.READY, False),
+        (Health.UP, Admin.DRAIN, True),
+    ]

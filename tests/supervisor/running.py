@@ -1,0 +1,196 @@
+"""A supervisor in a process of its own, with small children, and the ways to talk to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from lbproc.boot import WorkerBoot
+from lbproc.config.model import Config
+from lbproc.core.control.codec import Decoder, encode
+from lbproc.core.control.messages import CommandLineRequest, Reply, StatusRequest
+from lbproc.errors import LbprocError
+from lbproc.supervisor.belongings import Entries
+from lbproc.supervisor.start import run
+from tests.supervisor.small_children import SmallWorker, small_controller
+
+PATIENCE = 20.0
+"""Nothing takes this long; a test that waits longer has found a defect."""
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def run_small_worker(trouble: Path, boot: WorkerBoot) -> int:
+    return SmallWorker(boot, trouble).run()
+
+
+class RunningSupervisor:
+    """Starts at the entry of a ``with`` and is ready then; killed with its children at the end if it still
+    runs.
+
+    Args:
+        directory: for sockets, logs, and the files that make children misbehave.
+        workers: how many.
+        runtime: more keys of ``[runtime]``.
+        bind: more addresses.
+    """
+
+    def __init__(
+        self, directory: Path, workers: int | str = 2, bind: tuple[str, ...] = (), **runtime: object
+    ) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.control = directory / "control.sock"
+        self.unix = directory / "web.sock"
+        self.error_log = directory / "error.log"
+        self.output = directory / "output"
+        self.config = Config.model_validate(
+            {
+                "runtime": {"workers": workers, "control_socket": str(self.control), **runtime},
+                "log": {"access": "off", "error": str(self.error_log)},
+                "listeners": {
+                    "web": {"bind": [f"127.0.0.1:{self.port}", f"unix:{self.unix}", *bind], "pool": "web"},
+                },
+                "pools": {"web": {"backends": ["127.0.0.1:9", "name.test:80"]}},
+            }
+        )
+        self.pid = 0
+        self.status: int | None = None
+
+    def __enter__(self) -> Self:
+        self.fork()
+        self.wait_for_log("ready workers=")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.status is None:
+            for pid in [*self.descendants(), self.pid]:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            os.waitpid(self.pid, 0)
+
+    def fork(self) -> None:
+        self.pid = os.fork()
+        if self.pid:
+            return
+        status = 99
+        try:
+            with self.output.open("ab", buffering=0) as output:
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+            entries = Entries(partial(run_small_worker, self.directory), small_controller)
+            status = run(self.config, Path("/etc/lbproc.toml"), entries=entries)
+        except LbprocError as error:
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
+            status = 1
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            flush_coverage()
+            os._exit(status)
+
+    def descendants(self) -> list[int]:
+        """Its children, also after its own death only as long as they are still its children."""
+        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        try:
+            return [int(word) for word in path.read_text().split()]
+        except FileNotFoundError:
+            return []
+
+    def ask(self, request: CommandLineRequest) -> Reply:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect(str(self.control))
+            sock.sendall(encode(request))
+            decoder = Decoder()
+            while (message := decoder.next_message()) is None:
+                octets = sock.recv(65536)
+                assert octets, "closed without an answer"
+                decoder.feed(octets)
+        assert isinstance(message, Reply)
+        return message
+
+    def state(self) -> dict[str, Any]:
+        body = self.ask(StatusRequest()).body
+        assert isinstance(body, dict)
+        return body
+
+    def workers(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.state()["workers"]
+        return found
+
+    def say(self, line: str, unix: bool = False) -> str:
+        """One connection, one line; returns all that comes back."""
+        with self.connect(unix) as sock:
+            sock.sendall(line.encode() + b"\n")
+            with sock.makefile() as answer:
+                return answer.read()
+
+    def connect(self, unix: bool = False) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
+        sock.settimeout(PATIENCE)
+        sock.connect(str(self.unix) if unix else ("127.0.0.1", self.port))
+        return sock
+
+    def wait_for_log(self, text: str, times: int = 1) -> str:
+        return str(wait_for(lambda: self.log_with(text, times), f"{text!r} in the log"))
+
+    def log_with(self, text: str, times: int = 1) -> str:
+        log = self.error_log.read_text() if self.error_log.exists() else ""
+        if log.count(text) >= times:
+            return log
+        assert self.is_running(), self.output.read_text() + log
+        return ""
+
+    def is_running(self) -> bool:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status is None
+
+    def wait(self) -> int:
+        wait_for(lambda: not self.is_running(), "the end of the supervisor")
+        assert self.status is not None
+        return self.status
+
+    def kill(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+
+def flush_coverage() -> None:
+    if coverage := sys.modules.get("coverage"):
+        current = coverage.Coverage.current()
+        if current is not None:
+            current.stop()
+            current.save()
+
+
+def wait_for(condition: Any, what: str) -> Any:
+    """Looks again and again until it holds."""
+    deadline = time.perf_counter() + PATIENCE
+    while not (result := condition()):
+        assert time.perf_counter() < deadline, f"waited in vain for {what}"
+        time.sleep(0.005)
+    return result
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended; one that nobody has reaped yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

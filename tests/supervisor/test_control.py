@@ -1,0 +1,208 @@
+"""The control socket's server: bounded, never waiting, not impressed by nonsense."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lbproc.core.control.codec import Decoder, encode
+from lbproc.core.control.messages import (
+    CommandLineRequest,
+    Message,
+    Ready,
+    Reply,
+    StatusRequest,
+    StopRequest,
+)
+from lbproc.net.control_socket import ControlListener
+from lbproc.supervisor.control import CLIENT_TIMEOUT, MAX_CLIENTS, ControlServer
+
+
+class Served:
+    """A server in this thread; it turns when told to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.selector = selectors.DefaultSelector()
+        self.now = 100.0
+        self.requests: list[CommandLineRequest] = []
+        self.body: object = "status"
+        self.server = ControlServer(ControlListener(path), self.selector, self.answer, lambda: self.now)
+        self.clients: list[socket.socket] = []
+
+    def answer(self, request: CommandLineRequest) -> Reply | None:
+        self.requests.append(request)
+        return None if isinstance(request, StopRequest) and request.wait else Reply(ok=True, body=self.body)
+
+    def turn(self) -> None:
+        while ready := self.selector.select(0):
+            for key, events in ready:
+                key.data(events)
+
+    def connect(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(5)
+        client.connect(str(self.path))
+        self.clients.append(client)
+        return client
+
+    def open_connections(self) -> int:
+        return len(self.selector.get_map()) - 1
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    served = Served(tmp_path / "control.sock")
+    yield served
+    if served.path.exists():
+        served.server.close()
+    for client in served.clients:
+        client.close()
+    served.selector.close()
+
+
+def read_all(client: socket.socket) -> list[Message]:
+    """Everything until the server closes, or until there is nothing more for now."""
+    decoder, found = Decoder(), []
+    client.setblocking(False)
+    try:
+        while octets := client.recv(1_000_000):
+            decoder.feed(octets)
+    except BlockingIOError:
+        pass
+    while (message := decoder.next_message()) is not None:
+        found.append(message)
+    return found
+
+
+def test_requests_are_answered_in_order_on_one_connection(served: Served) -> None:
+    client = served.connect()
+    client.sendall(encode(StatusRequest()) + encode(StopRequest(now=True, wait=False)))
+    served.turn()
+    client.sendall(encode(StatusRequest()))
+    served.turn()
+    assert served.requests[0] == StatusRequest()
+    assert len(read_all(client)) >= 2
+
+
+def test_a_request_may_come_in_portions(served: Served) -> None:
+    client = served.connect()
+    for octet in encode(StatusRequest()):
+        client.sendall(bytes([octet]))
+        served.turn()
+    assert read_all(client) == [Reply(ok=True, body="status")]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\xff" * 100, b"\x00\x00\x00\x01\xc1", encode(Ready()), b"\x00\x01\x00\x01"],
+    ids=["too long", "not msgpack", "no request", "above the bound"],
+)
+def test_nonsense_is_answered_and_closed(served: Served, garbage: bytes) -> None:
+    client = served.connect()
+    client.sendall(garbage)
+    served.turn()
+    (reply,) = read_all(client)
+    assert isinstance(reply, Reply)
+    assert not reply.ok
+    assert served.open_connections() == 0
+    assert served.requests == []
+
+
+def test_a_client_that_leaves_is_forgotten(served: Served) -> None:
+    client = served.connect()
+    client.sendall(b"\x00\x00")
+    served.turn()
+    client.close()
+    served.turn()
+    assert served.open_connections() == 0
+
+
+def test_a_client_that_does_not_read_its_answer_holds_up_nobody_and_is_closed(served: Served) -> None:
+    served.body = "x" * 5_000_000
+    slow, other = served.connect(), served.connect()
+    slow.sendall(encode(StatusRequest()) + encode(StatusRequest()))
+    served.turn()
+    served.body = "small"
+    other.sendall(encode(StatusRequest()))
+    served.turn()
+    assert read_all(other) == [Reply(ok=True, body="small")]
+    assert len(served.requests) == 2, "the second one waits for its turn"
+    served.now += CLIENT_TIMEOUT
+    served.server.expire()
+    assert served.open_connections() == 0
+
+
+def test_a_long_answer_arrives_whole(served: Served) -> None:
+    served.body = "x" * 3_000_000
+    client = served.connect()
+    client.sendall(encode(StatusRequest()))
+    client.setblocking(False)
+    decoder = Decoder()
+    message = None
+    while message is None:
+        served.turn()
+        try:
+            decoder.feed(client.recv(1_000_000))
+        except BlockingIOError:
+            continue
+        message = decoder.next_message()
+    assert message == Reply(ok=True, body=served.body)
+
+
+def test_silent_clients_are_closed_after_a_while_and_those_that_wait_for_the_end_are_not(
+    served: Served,
+) -> None:
+    silent, waiting = served.connect(), served.connect()
+    waiting.sendall(encode(StopRequest(now=False, wait=True)))
+    served.turn()
+    served.now += CLIENT_TIMEOUT - 1
+    served.server.expire()
+    assert served.open_connections() == 2
+    served.now += 1
+    served.server.expire()
+    assert served.open_connections() == 1
+    assert silent.recv(1) == b""
+    served.server.close(Reply(ok=True, body="the end"))
+    assert read_all(waiting) == [Reply(ok=True, body="the end")]
+    assert not served.path.exists()
+
+
+def test_the_end_reaches_those_who_wait_even_when_one_of_them_has_left(served: Served) -> None:
+    gone, waiting = served.connect(), served.connect()
+    for client in (gone, waiting):
+        client.sendall(encode(StopRequest(now=False, wait=True)))
+    served.turn()
+    gone.close()
+    served.server.close(Reply(ok=True, body="the end"))
+    assert read_all(waiting) == [Reply(ok=True, body="the end")]
+
+
+def test_there_are_only_so_many_clients(served: Served) -> None:
+    clients = [served.connect() for _ in range(10)]
+    served.turn()
+    for _ in range(MAX_CLIENTS):
+        clients.append(served.connect())
+        served.turn()
+    assert served.open_connections() == MAX_CLIENTS
+    assert clients[-1].recv(1) == b""
+    clients[0].close()
+    served.turn()
+    late = served.connect()
+    late.sendall(encode(StatusRequest()))
+    served.turn()
+    assert read_all(late) == [Reply(ok=True, body="status")]
+
+
+def test_a_child_closes_its_copies_and_the_file_stays(served: Served) -> None:
+    client = served.connect()
+    served.turn()
+    descriptors = [key.fd for key in served.selector.get_map().values()]
+    served.server.close_in_child()
+    assert client.recv(1) == b""
+    assert served.path.exists()
+    assert len(descriptors) == 2

@@ -1,0 +1,174 @@
+"""The controller over a real channel and table: beats, resolves, serves the admin listener, leaves."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from lbproc.boot import ControllerBoot
+from lbproc.config.model import Config
+from lbproc.controller import BEAT, Controller, run_controller
+from lbproc.core.control.membership import Membership
+from lbproc.core.control.messages import Message, Ready, ReopenLogs, Resolved, Stop
+from lbproc.net.channel import SupervisorChannel, open_pair
+from lbproc.shm.layout import Capacities
+from lbproc.shm.table import Table
+from lbproc.shm.views import ProcessState, Role, SupervisorView
+from lbproc.types import TcpAddress
+
+
+class Scene:
+    """A controller and what the supervisor holds of it."""
+
+    def __init__(self, directory: Path, backend: str = "127.0.0.1:80", token: str | None = None) -> None:
+        self.log_path = directory / "error.log"
+        admin = {"bind": "127.0.0.1:0"} | ({"token": token} if token else {})
+        self.config = Config.model_validate(
+            {
+                "admin": admin,
+                "log": {"error": str(self.log_path)},
+                "listeners": {"web": {"bind": "127.0.0.1:0", "pool": "web"}},
+                "pools": {"web": {"backends": [backend]}},
+            }
+        )
+        self.table = Table.create(
+            Capacities(columns=8, backends=8, pools=8, keys=8, ledger=8, membership_bytes=4096)
+        )
+        self.view = SupervisorView(self.table)
+        self.membership = Membership(self.config, self.view.ensure_row, self.view.ensure_pool)
+        self.column = self.view.allocate_column(None, Role.CONTROLLER)
+        ours, self.theirs = open_pair()
+        self.channel = SupervisorChannel(ours)
+        self.admin = socket.create_server(("127.0.0.1", 0))
+        self.address = self.admin.getsockname()
+        self.heard: list[Message] = []
+        self.status: int | None = None
+
+    def boot(self, has_admin: bool = True) -> ControllerBoot:
+        admin = self.admin if has_admin else None
+        return ControllerBoot(self.column, self.table, self.config, admin, self.theirs)
+
+    async def lookup(self, name: TcpAddress) -> Sequence[TcpAddress]:
+        return [TcpAddress("10.0.0.1", name.port)]
+
+    @asynccontextmanager
+    async def running(self, has_admin: bool = True) -> AsyncIterator[None]:
+        controller = Controller(self.boot(has_admin), self.lookup)
+
+        async def run() -> None:
+            self.status = await controller.main()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            with trio.fail_after(10):
+                while Ready() not in self.heard:
+                    await trio.lowlevel.wait_readable(self.channel.socket)
+                    self.heard += self.channel.receive()
+            yield
+            self.channel.close()
+
+    async def get(self, path: str, head: str = "") -> bytes:
+        async with await trio.open_tcp_stream(*self.address) as stream:
+            await stream.send_all(
+                f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n".encode()
+            )
+            return b"".join([bytes(octets) async for octets in stream])
+
+    def close(self) -> None:
+        self.channel.close()
+        self.theirs.close()
+        self.admin.close()
+        self.table.close()
+
+
+@pytest.fixture
+def make_scene(tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+    scenes: list[Scene] = []
+
+    def make(backend: str = "127.0.0.1:80", token: str | None = None) -> Scene:
+        scenes.append(Scene(tmp_path, backend, token))
+        return scenes[-1]
+
+    yield make
+    for scene in scenes:
+        scene.close()
+
+
+@pytest.fixture
+def scene(make_scene: Callable[..., Scene]) -> Scene:
+    return make_scene()
+
+
+async def test_it_is_ready_and_beats(scene: Scene) -> None:
+    born_at = scene.view.heartbeat_at(scene.column)
+    async with scene.running():
+        assert scene.heard == [Ready()]
+        assert scene.view.reader.column(scene.column).state is ProcessState.READY
+        assert scene.view.heartbeat_at(scene.column) > born_at
+    assert scene.status == 0
+
+
+async def test_it_goes_on_beating(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    async with scene.running(has_admin=False):
+        before = scene.view.heartbeat_at(scene.column)
+        await trio.sleep(1.5 * BEAT)
+        assert scene.view.heartbeat_at(scene.column) > before
+
+
+async def test_names_are_told_before_it_is_ready(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene("name.test:80")
+    async with scene.running():
+        assert scene.heard == [Resolved({"name.test:80": ["10.0.0.1:80"]}), Ready()]
+
+
+async def test_metrics_follow_the_published_membership(scene: Scene) -> None:
+    async with scene.running():
+        assert b"127.0.0.1:80" not in await scene.get("/metrics")
+        scene.view.publish_membership(scene.membership.encode())
+        for _ in range(2):
+            assert b'lbproc_in_flight{backend="127.0.0.1:80",pool="web"} 0.0' in await scene.get("/metrics")
+        assert (await scene.get("/healthz")).startswith(b"HTTP/1.1 503")
+
+
+async def test_the_token_is_asked_for(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene(token="hush")
+    async with scene.running():
+        assert (await scene.get("/metrics")).startswith(b"HTTP/1.1 401")
+        assert (await scene.get("/metrics", "Authorization: Bearer hush\r\n")).startswith(b"HTTP/1.1 200")
+
+
+async def test_it_reopens_its_log_and_stops_when_told(scene: Scene, tmp_path: Path) -> None:
+    async with scene.running():
+        scene.log_path.rename(tmp_path / "old.log")
+        scene.channel.send(ReopenLogs())
+        scene.channel.send(Stop(now=False))
+        with trio.fail_after(5):
+            await trio.lowlevel.wait_readable(scene.channel.socket)
+    assert scene.status == 0
+    assert scene.log_path.exists()
+    assert "supervisor_lost" not in scene.log_path.read_text()
+
+
+async def test_it_leaves_when_the_supervisor_is_gone(scene: Scene) -> None:
+    async with scene.running():
+        scene.channel.close()
+    assert scene.status == 0
+    assert "supervisor_lost" in scene.log_path.read_text()
+
+
+async def test_a_supervisor_that_dies_during_the_boot_is_noticed(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene("name.test:80")
+    scene.channel.close()
+    with trio.fail_after(5):
+        assert await Controller(scene.boot(), scene.lookup).main() == 0
+
+
+def test_it_runs_as_a_process_main(scene: Scene) -> None:
+    scene.channel.send(Stop(now=True))
+    assert run_controller(scene.boot()) == 0
