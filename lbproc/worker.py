@@ -112,7 +112,7 @@ class Worker:
                 self._left.set()
                 self._services.cancel_scope.cancel()
         finally:
-            self._runtime.close_idle()
+            self._runtime.retire()
             self._dispatcher.close()
             self._view.count(WorkerCounter.LOG_DROPPED, self._access_log.close())
             self._channel.close()
@@ -265,7 +265,7 @@ class Worker:
                 beats_in = PULSES_PER_BEAT
                 view.beat()
                 self._runtime.follow_membership()
-                self._runtime.expire_idle(trio.current_time())
+                self._runtime.close_aged(trio.current_time())
             beats_in -= 1
             lost = self._access_log.flush()
             if lost:

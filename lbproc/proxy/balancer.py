@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from lbproc.config.model import PoolConfig
     from lbproc.core.http.head import RequestHead
+    from lbproc.net.transport import Transport
     from lbproc.proxy.context import WorkerContext
 
 MAX_IDLE = 128
@@ -42,18 +43,44 @@ class PoolMembership(TypedDict):
 
 
 class Backend:
-    """One server of a pool as this worker sees it: its row in the table and its idle connections."""
+    """One server of a pool as this worker sees it: its row in the table, where it is, its idle connections.
 
-    __slots__ = ("addresses", "candidate", "host", "idle", "name", "row")
+    A backend whose addresses change is a new one with the same row: connections to the old addresses end with
+    the old one.
+    """
 
-    def __init__(self, name: str, address: str, row: Row) -> None:
-        self.name = name
-        self.host = b"localhost" if address.startswith("unix:") else address.encode()
-        """What an HTTP/1.0 request that names no host is taken to mean."""
+    __slots__ = ("_idle", "addresses", "candidate", "host", "is_member", "name", "row")
+
+    def __init__(self, candidate: Candidate, row: Row, addresses: tuple[Address, ...]) -> None:
+        self.candidate = candidate
+        self.name = candidate.name
         self.row = row
-        self.addresses: tuple[Address, ...] = ()
-        self.candidate: Candidate
-        self.idle = IdleConnections(max_idle=MAX_IDLE, max_age=MAX_IDLE_AGE)
+        self.addresses = addresses
+        self.is_member = True
+        address = candidate.identity
+        self.host = b"localhost" if address.startswith(b"unix:") else address
+        """What an HTTP/1.0 request that names no host is taken to mean."""
+        self._idle = IdleConnections(max_idle=MAX_IDLE, max_age=MAX_IDLE_AGE)
+
+    def checkout(self) -> Transport | None:
+        """An idle connection, or None."""
+        return self._idle.checkout()
+
+    def checkin(self, transport: Transport, now: float) -> None:
+        """Keeps a connection for reuse, or closes it when nobody would use it."""
+        displaced = self._idle.checkin(transport, now) if self.is_member else transport
+        if displaced is not None:
+            displaced.close()
+
+    def close_aged(self, now: float) -> None:
+        """Closes connections that have been idle too long, or that the backend has ended."""
+        for transport in self._idle.expire(now):
+            transport.close()
+
+    def retire(self) -> None:
+        """Closes the idle connections, and each other one as its exchange ends."""
+        self.is_member = False
+        self._idle.close_all()
 
 
 class Lease:
@@ -116,30 +143,27 @@ class Balancer:
         self._words: tuple[int, ...] = ()
         self._status_epoch = -1
 
-    def follow(self, membership: PoolMembership) -> list[Backend]:
-        """Takes over published membership.
-
-        Returns:
-            The backends that are members no longer; the caller closes their idle connections.
-        """
+    def follow(self, membership: PoolMembership) -> None:
+        """Takes over published membership. What is no member any more is retired."""
         self._ticket_index = membership["ticket"]
-        kept: dict[Row, Backend] = {}
-        for index, (name, address, weight, cap, backup, number, resolved) in enumerate(
-            membership["backends"]
-        ):
+        before = self._by_row
+        self._by_row = {}
+        for index, published in enumerate(membership["backends"]):
+            name, address, weight, cap, backup, number, resolved = published
             row = Row(number)
-            backend = kept[row] = (
-                self._by_row.pop(row) if row in self._by_row else Backend(name, address, row)
-            )
-            backend.name = name
-            backend.addresses = tuple(parse_address(text) for text in resolved)
-            backend.candidate = Candidate(index, name, address.encode(), weight, cap, backup)
-        gone = list(self._by_row.values())
-        self._by_row = kept
-        self.backends = tuple(kept.values())
+            addresses = tuple(parse_address(text) for text in resolved)
+            candidate = Candidate(index, name, address.encode(), weight, cap, backup)
+            known = before.get(row)
+            if known is not None and known.addresses == addresses:
+                known.name, known.candidate = name, candidate
+                self._by_row[row] = before.pop(row)
+            else:
+                self._by_row[row] = Backend(candidate, row, addresses)
+        for backend in before.values():
+            backend.retire()
+        self.backends = tuple(self._by_row.values())
         self._policy.rebuild(tuple(backend.candidate for backend in self.backends))
         self._follow_status()
-        return gone
 
     def take(self, request: RequestHead, client_ip: str, tried: Collection[Backend]) -> Lease | NoBackend:
         """Picks a backend for a request and takes a place on it.

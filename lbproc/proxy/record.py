@@ -66,7 +66,7 @@ class Record:
         self.route: str | None = None
         self.pool: str | None = None
         self.backend: Backend | None = None
-        self.status = 0
+        self.status = 499  # until somebody was answered
         self.cause: str | None = None
         self.bytes_in = 0
         self.bytes_out = 0

@@ -73,18 +73,16 @@ class Runtime:
         membership = msgpack.unpackb(blob)["pools"] if blob else {}
         for name, balancer in self.pools.items():
             if name in membership:
-                for backend in balancer.follow(membership[name]):
-                    backend.idle.close_all()
+                balancer.follow(membership[name])
 
-    def expire_idle(self, now: float) -> None:
+    def close_aged(self, now: float) -> None:
         """Closes backend connections that have been idle too long."""
         for balancer in self.pools.values():
             for backend in balancer.backends:
-                for transport in backend.idle.expire(now):
-                    transport.close()
+                backend.close_aged(now)
 
-    def close_idle(self) -> None:
+    def retire(self) -> None:
         """Closes all idle backend connections; this worker leaves."""
         for balancer in self.pools.values():
             for backend in balancer.backends:
-                backend.idle.close_all()
+                backend.retire()

@@ -45,6 +45,7 @@ class Fault(Enum):
     REQUEST_MALFORMED = (400, "http_request_error", "the request body is not valid HTTP")
     REQUEST_TOO_LARGE = (413, "http_request_error", "the request body is larger than this server takes")
     REQUEST_TIMEOUT = (408, "http_request_error", "the request did not arrive in time")
+    OUT_OF_SOCKETS = (503, "proxy_internal_error", "this server can open no more connections")
     NO_BACKEND = (503, "destination_unavailable", "no backend is available")
     ALL_FULL = (503, "connection_limit_reached", "every backend is at its limit")
     NO_ROUTE = (404, "destination_not_found", "no route matches the request")
@@ -93,7 +94,7 @@ class Verdict(Enum):
     CUT = auto()
     """The response has begun: reset the client connection, so that truncation shows."""
     LEAVE = auto()
-    """The client is gone or takes nothing: there is nobody to answer."""
+    """The client is gone and has received nothing: there is nobody to answer."""
 
 
 @dataclass(slots=True)
@@ -118,10 +119,10 @@ class Progress:
 
     def judge(self, fault: Fault) -> Verdict:
         """Says what follows from a fault."""
-        if fault in _CLIENT_FAULTS:
-            return Verdict.LEAVE
         if self.response_begun:
             return Verdict.CUT
+        if fault in _CLIENT_FAULTS:
+            return Verdict.LEAVE
         if fault in CONNECT_FAULTS:
             return Verdict.REDISPATCH
         if fault is Fault.BACKEND_LOST and self._may_send_again():

@@ -1,0 +1,405 @@
+"""One try at an exchange, over one backend connection: the request up, the response down.
+
+A thin shell around ``core.http.exchange``: it moves bytes and reports what went wrong. One task drives both
+directions, because an early response, a client that leaves and a body that is still coming must all be seen
+at
+once: it moves what can be moved without blocking, then parks on both sockets with one deadline. No nursery,
+no second task. Nothing holds more of a body than one read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from lbproc.core.http.body import make_request_body, make_response_body
+from lbproc.core.http.exchange import Fault, keeps_backend, keeps_client
+from lbproc.core.http.framing import FramingKind
+from lbproc.core.http.head import ResponseHead, parse_response_head
+from lbproc.core.http.head_buffer import HeadBuffer
+from lbproc.core.http.rejected import Rejected
+from lbproc.core.http.render import render_interim, render_request, render_response
+from lbproc.core.http.replies import Reply
+from lbproc.net.readiness import READ, park
+from lbproc.net.relay import BUDGET, Pipe, SinkFailed, SourceFailed, Truncated, relay_tunnel
+from lbproc.net.transport import ConnectionLost, Transport
+from lbproc.shm.views import WorkerCounter
+
+if TYPE_CHECKING:
+    from lbproc.config.model import PoolTimeouts
+    from lbproc.core.http.exchange import Progress
+    from lbproc.core.http.forwarding import Forwarding
+    from lbproc.core.http.head import RequestHead
+    from lbproc.proxy.connection import ClientConnection
+    from lbproc.proxy.record import Record
+
+READ_SIZE = 16 * 1024
+MAX_INTERIM = 16
+"""Interim responses relayed for one request; a backend that sends more never means to answer."""
+
+
+class ExchangeFailed(Exception):  # noqa: N818  what happened to the exchange, never an error of this program
+    """The exchange cannot go on; carries the fault, and the exact reply where one is known."""
+
+    def __init__(self, fault: Fault, reply: Reply | None = None) -> None:
+        super().__init__(fault.name)
+        self.fault = fault
+        self.reply = reply or fault.reply()
+
+
+class PendingRequest:
+    """A request until it is answered: what stays the same over all attempts, and how far they have come.
+
+    Attributes:
+        head: as the client sent it.
+        forwarding: what the backend is told of the client.
+        progress: what decisions depend on.
+        record: filled in as things happen.
+        early: bytes of the body that came with the head; whatever comes later is gone once it was relayed.
+        head_bytes: the size of the head.
+        wants_continue: the client waits for a 100 before it sends the body.
+    """
+
+    __slots__ = ("early", "forwarding", "head", "head_bytes", "progress", "record", "wants_continue")
+
+    def __init__(
+        self, head: RequestHead, forwarding: Forwarding, progress: Progress, record: Record, early: bytes
+    ) -> None:
+        self.head = head
+        self.forwarding = forwarding
+        self.progress = progress
+        self.record = record
+        self.early = early
+        self.head_bytes = record.bytes_in
+        self.wants_continue = head.expects_continue
+
+
+class Attempt:
+    """Carries one request to one backend and its response back.
+
+    Args:
+        connection: the client's.
+        pending: the request.
+        upstream: the connection to the backend; the caller closes or keeps it.
+        host: what a request that names no host is taken to mean.
+        timeouts: the pool's.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_context",
+        "_head",
+        "_hurried",
+        "_moved_at",
+        "_pending",
+        "_progress",
+        "_record",
+        "_timeouts",
+        "_upload",
+        "_upload_broken",
+        "_upstream",
+        "keeps_upstream",
+    )
+
+    def __init__(
+        self,
+        connection: ClientConnection,
+        pending: PendingRequest,
+        upstream: Transport,
+        host: bytes,
+        timeouts: PoolTimeouts,
+    ) -> None:
+        self._connection = connection
+        self._context = connection.context
+        self._pending = pending
+        self._head = pending.head
+        self._progress = pending.progress
+        self._record = pending.record
+        self._timeouts = timeouts
+        self._upstream = upstream
+        self._upload_broken = False
+        self._hurried = False
+        self._moved_at = trio.current_time()
+        self.keeps_upstream = False
+        """The backend connection can serve another exchange."""
+        self._upload = self._begin_upload(host)
+
+    async def run(self) -> bool:
+        """Serves the request. Returns whether the client connection can serve another.
+
+        Raises:
+            ExchangeFailed: the attempt came to nothing, or broke off.
+        """
+        try:
+            response, rest = await self._await_response()
+            if response.status == 101:
+                await self._tunnel(response, rest)
+                return False
+            return await self._relay_response(response, rest)
+        except ConnectionLost:
+            raise ExchangeFailed(Fault.CLIENT_GONE) from None
+
+    # The request --------------------------------------------------------------------------------------------
+
+    def _begin_upload(self, host: bytes) -> Pipe:
+        """Makes the pipe that sends the request from its beginning, whatever an earlier attempt has sent."""
+        connection, pending, progress = self._connection, self._pending, self._progress
+        if progress.request_sent:
+            pending.early += connection.take_rest()
+            progress.request_sent = False
+        try:
+            return Pipe(
+                connection.transport,
+                self._upstream,
+                make_request_body(self._head.framing, connection.listener.config.max_body_size),
+                buffered=pending.early,
+                prefix=render_request(self._head, pending.forwarding, host),
+            )
+        except Rejected as rejected:
+            raise _refused(rejected) from None
+
+    def _pump_upload(self) -> None:
+        """Moves what can be moved of the request.
+
+        A backend that stops reading may have answered already, so its failure as a sink only ends the upload;
+        what it sent is read first.
+        """
+        upload, progress = self._upload, self._progress
+        if progress.request_sent or self._upload_broken:
+            return
+        try:
+            moved = upload.pump()
+        except SinkFailed:
+            progress.body_consumed = progress.body_consumed or upload.has_read
+            self._upload_broken = True
+            return
+        except (SourceFailed, Truncated):
+            raise ExchangeFailed(Fault.CLIENT_GONE) from None
+        except Rejected as rejected:
+            raise _refused(rejected) from None
+        self._record.bytes_in = self._pending.head_bytes + upload.received
+        if upload.has_read:
+            progress.body_consumed = True
+            self._pending.wants_continue = False
+        self._moved(moved)
+        if upload.finished:
+            progress.request_sent = True
+            if upload.excess:
+                pending = self._pending
+                pending.early = pending.early[: len(pending.early) - len(upload.excess)]
+                self._connection.give_back(upload.excess)
+
+    def _watch_client(self) -> None:
+        """Sees a client that left, or keeps what it sent ahead, once its request is complete.
+
+        Raises:
+            ExchangeFailed: the client ended its sending side; as in nginx, that says that it is gone.
+            ConnectionLost: its connection broke.
+        """
+        connection = self._connection
+        source = connection.transport.source
+        while self._progress.request_sent and source.ready & READ and connection.has_room:
+            received = connection.transport.recv(READ_SIZE)
+            if received is None:
+                return
+            if not received:
+                raise ExchangeFailed(Fault.CLIENT_GONE)
+            connection.give_back(received)
+
+    # The response -------------------------------------------------------------------------------------------
+
+    async def _await_response(self) -> tuple[ResponseHead, bytes]:
+        """The head of the final response, or of a 101, and the bytes that came with it.
+
+        Relays interim ones.
+        """
+        heads = HeadBuffer.for_responses()
+        interims = 0
+        try:
+            while True:
+                self._pump_upload()
+                if not self._receive_into(heads):
+                    self._watch_client()
+                    await self._park(None)
+                    continue
+                while (raw := heads.next_head()) is not None:
+                    response = parse_response_head(raw, self._head.method)
+                    if response.status >= 200 or response.status == 101:
+                        self._record.responded_at = trio.current_time()
+                        return self._checked(response), heads.take_rest()
+                    interims += 1
+                    if interims > MAX_INTERIM:
+                        raise ExchangeFailed(Fault.RESPONSE_MALFORMED)
+                    await self._relay_interim(response)
+        except Rejected as rejected:
+            raise _malformed(rejected) from None
+
+    def _receive_into(self, heads: HeadBuffer) -> bool:
+        if not self._upstream.source.ready & READ:
+            return False
+        try:
+            received = self._upstream.recv(READ_SIZE)
+        except ConnectionLost:
+            raise ExchangeFailed(Fault.BACKEND_LOST) from None
+        if received is None:
+            return False
+        if not received:
+            raise ExchangeFailed(
+                Fault.RESPONSE_INCOMPLETE if self._progress.backend_answered else Fault.BACKEND_LOST
+            )
+        self._progress.backend_answered = True
+        heads.feed(received)
+        return True
+
+    def _checked(self, response: ResponseHead) -> ResponseHead:
+        if response.status == 101 and (self._head.upgrade is None or not self._progress.request_sent):
+            # Nobody asked: what follows would be bytes of no protocol that the client knows of.
+            raise ExchangeFailed(Fault.RESPONSE_MALFORMED)
+        return response
+
+    async def _relay_interim(self, response: ResponseHead) -> None:
+        self._pending.wants_continue = False
+        self._moved_at = trio.current_time()
+        if not self._head.http10:  # RFC 9110 section 15.2: a 1.0 client does not know them
+            piece = render_interim(response)
+            await self._connection.send_all(piece)
+            self._record.bytes_out += len(piece)
+
+    async def _relay_response(self, response: ResponseHead, rest: bytes) -> bool:
+        """Relays the final response. Returns whether the client connection may be used again."""
+        request, progress, record = self._head, self._progress, self._record
+        dechunk = request.http10 and response.framing.kind is FramingKind.CHUNKED
+        delimited = not dechunk and response.framing.kind is not FramingKind.UNTIL_CLOSE
+        keep_client = keeps_client(
+            client_wants=request.keep_alive,
+            request_sent=progress.request_sent,
+            delimited=delimited,
+            draining=self._context.draining,
+        )
+        try:
+            download = Pipe(
+                self._upstream,
+                self._connection.transport,
+                make_response_body(response.framing, dechunk),
+                buffered=rest,
+                prefix=render_response(
+                    response, http10_client=request.http10, close=not keep_client, body_dechunked=dechunk
+                ),
+            )
+        except Rejected as rejected:
+            raise _malformed(rejected) from None
+        record.status = response.status
+        progress.response_begun = True
+        self._moved_at = trio.current_time()
+        try:
+            while True:
+                self._pump_download(download)
+                if download.finished:
+                    break
+                self._pump_upload()
+                self._watch_client()
+                await self._park(download)
+        finally:
+            record.bytes_out += download.sent
+        self._connection.has_unread = not progress.request_sent
+        self.keeps_upstream = keeps_backend(
+            backend_wants=response.keep_alive,
+            request_sent=progress.request_sent,
+            delimited=response.framing.kind is not FramingKind.UNTIL_CLOSE,
+            excess=bool(download.excess),
+        )
+        return keep_client
+
+    def _pump_download(self, download: Pipe) -> None:
+        try:
+            self._moved(download.pump())
+        except SinkFailed:
+            raise ExchangeFailed(Fault.CLIENT_GONE) from None
+        except (SourceFailed, Truncated):
+            raise ExchangeFailed(Fault.RESPONSE_INCOMPLETE) from None
+        except Rejected:
+            raise ExchangeFailed(Fault.RESPONSE_MALFORMED) from None
+
+    async def _tunnel(self, response: ResponseHead, rest: bytes) -> None:
+        """Relays another protocol after the backend agreed to switch to it (RFC 9110 section 7.8)."""
+        connection, record = self._connection, self._record
+        piece = render_response(response, http10_client=False, close=False, body_dechunked=False)
+        record.status = 101
+        self._progress.response_begun = True
+        await connection.send_all(piece)
+        self._context.view.count(WorkerCounter.TUNNELS)
+        try:
+            end = await relay_tunnel(
+                connection.transport,
+                self._upstream,
+                self._context.deadlines,
+                connection.listener.timeouts.tunnel,
+                buffered_a=connection.take_rest(),
+                buffered_b=rest,
+            )
+        finally:
+            self._context.view.count(WorkerCounter.TUNNELS, -1)
+        record.bytes_in += end.bytes_up
+        record.bytes_out += len(piece) + end.bytes_down
+        if end.reason == "b_failed":  # what the one side saw, the other sees: a reset is no end
+            connection.transport.abort()
+        elif end.reason == "a_failed":
+            self._upstream.abort()
+
+    # Waiting ------------------------------------------------------------------------------------------------
+
+    def _moved(self, count: int) -> None:
+        if count:
+            self._moved_at = trio.current_time()
+            self._hurried = self._hurried or count >= BUDGET
+
+    async def _park(self, download: Pipe | None) -> None:
+        """Parks on whatever can move this exchange on, with the deadline of whatever it waits for.
+
+        Raises:
+            ExchangeFailed: that deadline passed.
+        """
+        if self._hurried:  # there may be more to move at once, but others have waited
+            self._hurried = False
+            await trio.lowlevel.checkpoint()
+            return
+        client = self._connection.transport.source
+        upstream = self._upstream.source
+        client_bits = READ if self._progress.request_sent and self._connection.has_room else 0
+        upstream_bits = READ if download is None else 0
+        fault, span = self._patience(download)
+        for pipe in (None if self._progress.request_sent or self._upload_broken else self._upload, download):
+            for source, bits in () if pipe is None else pipe.waits():
+                if source is client:
+                    client_bits |= bits
+                else:
+                    upstream_bits |= bits
+        waits = tuple(wait for wait in ((client, client_bits), (upstream, upstream_bits)) if wait[1])
+        if not await park(waits, self._context.deadlines, self._moved_at + span):
+            raise ExchangeFailed(fault)
+
+    def _patience(self, download: Pipe | None) -> tuple[Fault, float]:
+        """What is waited for, as the fault of its absence, and for how many seconds since something moved."""
+        limits = self._connection.listener.timeouts
+        client = self._connection.transport.source
+        if download is not None:
+            if download.waits()[0][0] is client:
+                return Fault.CLIENT_STALLED, limits.write
+            return Fault.RESPONSE_STALLED, self._timeouts.read
+        if self._progress.request_sent or self._upload_broken or self._pending.wants_continue:
+            return Fault.RESPONSE_TIMEOUT, self._timeouts.response
+        if self._upload.waits()[0][0] is client:
+            return Fault.REQUEST_TIMEOUT, limits.body
+        return Fault.BACKEND_STALLED, self._timeouts.response
+
+
+def _refused(rejected: Rejected) -> ExchangeFailed:
+    """The failure that a request body causes by what it is."""
+    fault = Fault.REQUEST_TOO_LARGE if rejected.status == 413 else Fault.REQUEST_MALFORMED
+    return ExchangeFailed(fault, Reply.from_rejected(rejected))
+
+
+def _malformed(rejected: Rejected) -> ExchangeFailed:
+    """The failure that a backend causes by what it answers."""
+    return ExchangeFailed(Fault.RESPONSE_MALFORMED, Reply(502, rejected.cause, rejected.detail))
