@@ -7,7 +7,7 @@ that a slow reader holds up the writer; half-close; abort as a reset that throws
 from __future__ import annotations
 
 # ruff: noqa: SLF001  the two ends of a pair are one thing
-from lbproc.net.readiness import READ, WRITE
+from lbproc.net.readiness import LOST, READ, WRITE
 from lbproc.net.transport import ConnectionLost, Transport
 
 
@@ -86,6 +86,7 @@ class MemoryTransport(Transport):
         if not self._is_closed:
             self._peer._was_reset = True
             self._peer._inbox.clear()
+            self._peer.source.notify(LOST)
             self._finish()
 
     def _finish(self) -> None:

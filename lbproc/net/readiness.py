@@ -49,6 +49,9 @@ READ = 1
 WRITE = 4
 """Room to write, or an error that a write will raise. The value is EPOLLOUT's."""
 
+LOST = 8
+"""The connection broke. Never cleared. The value is EPOLLERR's."""
+
 _BOTH = READ | WRITE
 
 # What makes a short read prove nothing. After any of these a read may return less than it could and leave a
@@ -252,7 +255,7 @@ class Dispatcher:
                 source = sources[ready_fd]
                 if events & _WARY:
                     source.wary = True
-                    source.notify(_BOTH)
+                    source.notify(_BOTH | events & LOST)
                 else:
                     source.notify(events & _BOTH)
 

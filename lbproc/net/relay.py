@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 
-from lbproc.net.readiness import park
+from lbproc.net.readiness import LOST, park
 from lbproc.net.transport import ConnectionLost
 
 if TYPE_CHECKING:
@@ -196,6 +196,7 @@ class Pipe:
             self.finished = self._body.complete
             return True
         self._unsent = unsent[count:]
+        self._read_size = max(_SMALLEST_READ, self._read_size // 2)  # what waits for a slow reader is held
         self.is_sink_blocked = True
         return False
 
@@ -243,20 +244,20 @@ async def relay_tunnel(
     """
     up = Pipe(a, b, Stream(), buffered_a)
     down = Pipe(b, a, Stream(), buffered_b)
-    going: list[_Direction] = [(up, b, "a_failed", "b_failed"), (down, a, "b_failed", "a_failed")]
-    reason: TunnelReason = "closed"
+    going: list[_Direction] = [(up, b, "a_failed"), (down, a, "b_failed")]
     deadline = trio.current_time() + idle
     while going:
         most = 0
-        waits: Waits = ()
+        if a.source.ready & LOST:  # also when nobody reads it, because the backend takes nothing
+            return TunnelEnd(up.sent, down.sent, "a_failed")
+        waits: Waits = ((a.source, LOST),)
         for direction in tuple(going):
-            pipe, sink, source_failed, sink_failed = direction
+            pipe, sink, source_failed = direction
             try:
                 moved = pipe.pump()
             except SourceFailed:
                 return TunnelEnd(up.sent, down.sent, source_failed)
             except SinkFailed:
-                reason = sink_failed
                 going.remove(direction)
                 continue
             most = max(most, moved)
@@ -269,9 +270,9 @@ async def relay_tunnel(
             deadline = trio.current_time() + idle
         if most >= BUDGET:
             await trio.lowlevel.checkpoint()
-        elif waits and not await park(waits, deadlines, deadline):
+        elif going and not await park(waits, deadlines, deadline):
             return TunnelEnd(up.sent, down.sent, "idle")
-    return TunnelEnd(up.sent, down.sent, reason)
+    return TunnelEnd(up.sent, down.sent, "closed")
 
 
-_Direction = tuple[Pipe, "Transport", TunnelReason, TunnelReason]
+_Direction = tuple[Pipe, "Transport", TunnelReason]

@@ -21,58 +21,19 @@ from lbproc.core.http.head_buffer import HeadBuffer
 from lbproc.core.http.rejected import Rejected
 from lbproc.core.http.render import render_interim, render_request, render_response
 from lbproc.core.http.replies import Reply
-from lbproc.net.readiness import READ, park
+from lbproc.net.readiness import LOST, READ, park
 from lbproc.net.relay import BUDGET, Pipe, SinkFailed, SourceFailed, Truncated, relay_tunnel
 from lbproc.net.transport import ConnectionLost, Transport
+from lbproc.proxy.pending import ExchangeFailed, PendingRequest
 from lbproc.shm.views import WorkerCounter
 
 if TYPE_CHECKING:
     from lbproc.config.model import PoolTimeouts
-    from lbproc.core.http.exchange import Progress
-    from lbproc.core.http.forwarding import Forwarding
-    from lbproc.core.http.head import RequestHead
     from lbproc.proxy.connection import ClientConnection
-    from lbproc.proxy.record import Record
 
 READ_SIZE = 16 * 1024
-MAX_INTERIM = 16
+MAX_INTERIM = 100
 """Interim responses relayed for one request; a backend that sends more never means to answer."""
-
-
-class ExchangeFailed(Exception):  # noqa: N818  what happened to the exchange, never an error of this program
-    """The exchange cannot go on; carries the fault, and the exact reply where one is known."""
-
-    def __init__(self, fault: Fault, reply: Reply | None = None) -> None:
-        super().__init__(fault.name)
-        self.fault = fault
-        self.reply = reply or fault.reply()
-
-
-class PendingRequest:
-    """A request until it is answered: what stays the same over all attempts, and how far they have come.
-
-    Attributes:
-        head: as the client sent it.
-        forwarding: what the backend is told of the client.
-        progress: what decisions depend on.
-        record: filled in as things happen.
-        early: bytes of the body that came with the head; whatever comes later is gone once it was relayed.
-        head_bytes: the size of the head.
-        wants_continue: the client waits for a 100 before it sends the body.
-    """
-
-    __slots__ = ("early", "forwarding", "head", "head_bytes", "progress", "record", "wants_continue")
-
-    def __init__(
-        self, head: RequestHead, forwarding: Forwarding, progress: Progress, record: Record, early: bytes
-    ) -> None:
-        self.head = head
-        self.forwarding = forwarding
-        self.progress = progress
-        self.record = record
-        self.early = early
-        self.head_bytes = record.bytes_in
-        self.wants_continue = head.expects_continue
 
 
 class Attempt:
@@ -120,7 +81,7 @@ class Attempt:
         self._upstream = upstream
         self._upload_broken = False
         self._hurried = False
-        self._moved_at = trio.current_time()
+        self._moved_at = pending.record.tried_at = trio.current_time()
         self.keeps_upstream = False
         """The backend connection can serve another exchange."""
         self._upload = self._begin_upload(host)
@@ -139,6 +100,12 @@ class Attempt:
             return await self._relay_response(response, rest)
         except ConnectionLost:
             raise ExchangeFailed(Fault.CLIENT_GONE) from None
+        except ExchangeFailed:
+            raise
+        except BaseException:  # cancelled, or a defect: what has begun must not look complete
+            if self._progress.response_begun:
+                self._connection.transport.abort()
+            raise
 
     # The request --------------------------------------------------------------------------------------------
 
@@ -169,25 +136,22 @@ class Attempt:
         if progress.request_sent or self._upload_broken:
             return
         try:
-            moved = upload.pump()
+            self._moved(upload.pump())
         except SinkFailed:
-            progress.body_consumed = progress.body_consumed or upload.has_read
             self._upload_broken = True
-            return
         except (SourceFailed, Truncated):
             raise ExchangeFailed(Fault.CLIENT_GONE) from None
         except Rejected as rejected:
             raise _refused(rejected) from None
-        self._record.bytes_in = self._pending.head_bytes + upload.received
-        if upload.has_read:
-            progress.body_consumed = True
-            self._pending.wants_continue = False
-        self._moved(moved)
+        finally:
+            self._record.bytes_in = self._pending.head_bytes + upload.received
+            if upload.has_read:
+                progress.body_consumed = True
+                self._pending.wants_continue = False
         if upload.finished:
             progress.request_sent = True
             if upload.excess:
-                pending = self._pending
-                pending.early = pending.early[: len(pending.early) - len(upload.excess)]
+                self._pending.early = self._pending.early.removesuffix(upload.excess)
                 self._connection.give_back(upload.excess)
 
     def _watch_client(self) -> None:
@@ -199,6 +163,8 @@ class Attempt:
         """
         connection = self._connection
         source = connection.transport.source
+        if source.ready & LOST:
+            raise ExchangeFailed(Fault.CLIENT_GONE)
         while self._progress.request_sent and source.ready & READ and connection.has_room:
             received = connection.transport.recv(READ_SIZE)
             if received is None:
@@ -226,7 +192,6 @@ class Attempt:
                 while (raw := heads.next_head()) is not None:
                     response = parse_response_head(raw, self._head.method)
                     if response.status >= 200 or response.status == 101:
-                        self._record.responded_at = trio.current_time()
                         return self._checked(response), heads.take_rest()
                     interims += 1
                     if interims > MAX_INTERIM:
@@ -256,6 +221,7 @@ class Attempt:
         if response.status == 101 and (self._head.upgrade is None or not self._progress.request_sent):
             # Nobody asked: what follows would be bytes of no protocol that the client knows of.
             raise ExchangeFailed(Fault.RESPONSE_MALFORMED)
+        self._record.responded_at = trio.current_time()
         return response
 
     async def _relay_interim(self, response: ResponseHead) -> None:
@@ -346,6 +312,8 @@ class Attempt:
             connection.transport.abort()
         elif end.reason == "a_failed":
             self._upstream.abort()
+        else:
+            connection.has_unread = True  # the client may still be talking to a backend that has ended
 
     # Waiting ------------------------------------------------------------------------------------------------
 
@@ -366,7 +334,7 @@ class Attempt:
             return
         client = self._connection.transport.source
         upstream = self._upstream.source
-        client_bits = READ if self._progress.request_sent and self._connection.has_room else 0
+        client_bits = READ | LOST if self._progress.request_sent and self._connection.has_room else LOST
         upstream_bits = READ if download is None else 0
         fault, span = self._patience(download)
         for pipe in (None if self._progress.request_sent or self._upload_broken else self._upload, download):

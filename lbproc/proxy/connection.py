@@ -18,11 +18,12 @@ from lbproc.core.http.head import parse_request_head
 from lbproc.core.http.head_buffer import HeadBuffer
 from lbproc.core.http.rejected import Rejected
 from lbproc.core.http.replies import Reply, render_reply
-from lbproc.net.readiness import park
+from lbproc.net.readiness import READ, park
 from lbproc.net.transport import ConnectionLost
 from lbproc.proxy.exchange import Exchange
 from lbproc.proxy.record import Record
 from lbproc.shm.views import WorkerCounter
+from lbproc.telemetry.events import Event
 
 if TYPE_CHECKING:
     from lbproc.core.http.head import RequestHead
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
 READ_SIZE = 16 * 1024
 """Bytes asked for while a head is awaited; a browser's head and a small body fit."""
 
-LINGER_TIME: Seconds = 2.0
-"""How long a connection that was answered early is read on, so that the answer is not lost to a reset."""
+LINGER_READ = 256 * 1024
 
-LINGER_BYTES = 1 << 20
+LINGER_TIME: Seconds = 5.0
+"""How long a connection that was answered early is read on, so that the answer is not lost to a reset."""
 
 TURNS = 16
 """Requests served in a row before other connections get their turn."""
@@ -64,35 +65,42 @@ class ClientConnection:
             deadline = trio.current_time() + self.listener.timeouts.header
             while await self._serve_next(deadline):
                 deadline = trio.current_time() + self.listener.timeouts.idle
-            if self.has_unread:
+            if self.has_unread or self._has_more():
                 await self._linger()
         except ConnectionLost:
             pass  # the client reset the connection; an exchange that it hit has recorded it
         finally:
             self.transport.close()
 
+    def _has_more(self) -> bool:
+        """Whether the client sent more than was answered, and so may still be sending."""
+        return not self._heads.is_empty or bool(self.transport.recv(READ_SIZE))
+
     def nudge_idle(self) -> None:
-        """Wakes a connection that waits for a request, so that it sees the worker draining."""
+        """Wakes a connection that waits for a request, so that it sees the worker leaving.
+
+        It reads once more first: a request may be here of which no event has told yet.
+        """
         if self.is_idle:
-            self.transport.source.nudge()
+            self.transport.source.notify(READ)
 
     async def _serve_next(self, deadline: float) -> bool:
         """Serves one request. Returns whether the connection can serve another."""
         record = Record(self.context, self.listener.name, self.transport.peer_ip)
         try:
-            raw = await self._next_head(deadline)
+            raw = await self._next_head(deadline, record)
             if raw is None:
                 return False
-            record.begin(raw)
-            request = record.request = parse_request_head(raw, self.listener.head_limits)
+            record.received_at = trio.current_time()
+            record.bytes_in = len(raw)
+            record.request = request = parse_request_head(raw, self.listener.head_limits)
         except Rejected as rejected:
-            reply = Reply.from_rejected(rejected)
-            try:
-                return await self.reply(reply, None, record, whole=False)
-            finally:
-                record.write()
+            return await self._refuse(rejected, record)
         try:
             keeps = await self._serve(request, record)
+        except Exception:
+            record.status = 500  # a defect; whoever started this task reports it
+            raise
         finally:
             record.write()
         self._turns += 1
@@ -100,6 +108,22 @@ class ClientConnection:
             self._turns = 0
             await trio.lowlevel.checkpoint()
         return keeps
+
+    async def _refuse(self, rejected: Rejected, record: Record) -> bool:
+        """Answers a head that cannot be read."""
+        self.context.view.count(WorkerCounter.REJECTED)
+        self.context.log.write(
+            Event.REQUEST_REJECTED,
+            listener=self.listener.name,
+            client_ip=self.transport.peer_ip or None,
+            status=rejected.status,
+            reason=rejected.detail,
+        )
+        record.bytes_in = record.bytes_in or self._heads.size
+        try:
+            return await self.reply(Reply.from_rejected(rejected), None, record, whole=False)
+        finally:
+            record.write()
 
     async def _serve(self, request: RequestHead, record: Record) -> bool:
         listener = self.listener
@@ -116,35 +140,30 @@ class ClientConnection:
         record.pool = balancer.name
         return await Exchange(self, request, forwarding, balancer, record).run()
 
-    async def _next_head(self, deadline: float) -> bytes | None:
-        """The next head, or None when the connection is over.
+    async def _next_head(self, idle_until: float, record: Record) -> bytes | None:
+        """The next head, or None when the connection is over. Notes in the record when it began.
 
         Raises:
             Rejected: the bytes can be no head, or it did not arrive in time.
         """
         heads, transport = self._heads, self.transport
-        raw = heads.next_head()
-        if raw is not None:
-            return raw
-        self.is_idle = heads.is_empty
-        if not self.is_idle:
-            deadline = trio.current_time() + self.listener.timeouts.header
         try:
             while True:
-                received = transport.recv(READ_SIZE)
-                if received is None:
-                    if not await self._wait_for_more(deadline):
-                        return None
-                    continue
-                if not received:
-                    return None
-                if self.is_idle:
-                    self.is_idle = False
-                    deadline = trio.current_time() + self.listener.timeouts.header
-                heads.feed(received)
                 raw = heads.next_head()
+                self.is_idle = heads.is_empty and raw is None
+                if self.is_idle:  # also behind the empty line that some clients send after a body
+                    record.started_at = 0.0
+                elif not record.started_at:
+                    record.started_at = trio.current_time()
                 if raw is not None:
                     return raw
+                received = transport.recv(READ_SIZE)
+                if received:
+                    heads.feed(received)
+                elif received is not None or not await self._wait_for_more(
+                    idle_until if self.is_idle else record.started_at + self.listener.timeouts.header
+                ):
+                    return None
         finally:
             self.is_idle = False
 
@@ -209,8 +228,6 @@ class ClientConnection:
             request_id=record.request_id or "",
         )
         record.status, record.cause = reply.status, reply.cause
-        if request is None:
-            self.context.view.count(WorkerCounter.REJECTED)
         await self.send_all(piece)
         record.bytes_out += len(piece)
         self.has_unread = not whole
@@ -225,13 +242,12 @@ class ClientConnection:
         transport = self.transport
         transport.shutdown_write()
         deadline = trio.current_time() + LINGER_TIME
-        budget = LINGER_BYTES
-        while budget > 0:
-            received = transport.recv(READ_SIZE)
+        while trio.current_time() < deadline:
+            received = transport.recv(LINGER_READ)
             if received is None:
                 if not await park(transport.until_readable, self.context.deadlines, deadline):
                     return
             elif not received:
                 return
             else:
-                budget -= len(received)
+                await trio.lowlevel.checkpoint()

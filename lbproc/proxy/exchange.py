@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from lbproc.core.http.body import make_request_body
-from lbproc.core.http.exchange import IDEMPOTENT, Fault, Progress, Verdict, is_backend_fault
+from lbproc.core.http.exchange import CONNECT_FAULTS, IDEMPOTENT, Fault, Progress, Verdict, is_backend_fault
 from lbproc.core.http.rejected import Rejected
 from lbproc.core.pick import NoBackend
 from lbproc.errors import CapacityError
 from lbproc.net.connect import ConnectFailed
-from lbproc.proxy.attempt import Attempt, ExchangeFailed, PendingRequest
+from lbproc.proxy.attempt import Attempt
+from lbproc.proxy.pending import ExchangeFailed, PendingRequest
 from lbproc.shm.views import BackendCounter
 from lbproc.telemetry.events import Event
 
@@ -76,6 +77,9 @@ class Exchange:
             if isinstance(lease, ExchangeFailed):
                 return await self._end(failure or lease)
             backend = lease.backend
+            if tried:
+                self._record.retries += 1
+                self._context.view.count_backend(tried[-1].row, BackendCounter.REDISPATCHES)
             try:
                 return await self._try(backend)
             except ExchangeFailed as error:
@@ -83,12 +87,10 @@ class Exchange:
             finally:
                 lease.release()  # before the answer is sent: a client that takes it slowly holds no place
             if is_backend_fault(failure.fault):
-                self._context.view.count_backend(backend.row, BackendCounter.FAILURES)
+                self._blame(backend, failure)
             if self._progress.judge(failure.fault) is not Verdict.REDISPATCH:
                 return await self._end(failure)
             tried.append(backend)
-            self._record.retries += 1
-            self._context.view.count_backend(backend.row, BackendCounter.REDISPATCHES)
 
     def _take(self, tried: list[Backend]) -> Lease | ExchangeFailed:
         """A place on a backend, or why there is none."""
@@ -97,12 +99,26 @@ class Exchange:
             lease = self._balancer.take(pending.head, pending.forwarding.client_ip, tried)
         except CapacityError as error:
             self._context.log.write(Event.CAPACITY_REACHED, reason=error)
-            return ExchangeFailed(Fault.ALL_FULL)
+            return ExchangeFailed(Fault.OUT_OF_PLACES)
         if isinstance(lease, NoBackend):
-            return ExchangeFailed(Fault.ALL_FULL if lease is NoBackend.ALL_FULL else Fault.NO_BACKEND)
+            fault = Fault.ALL_FULL if lease is NoBackend.ALL_FULL else Fault.NO_BACKEND
+            if not tried:
+                self._context.log.write(Event.POOL_EXHAUSTED, pool=self._balancer.name, cause=fault.cause)
+            return ExchangeFailed(fault)
         self._record.backend = lease.backend
         self._context.view.count_backend(lease.backend.row, BackendCounter.REQUESTS)
         return lease
+
+    def _blame(self, backend: Backend, failure: ExchangeFailed) -> None:
+        """Counts and reports what a backend did."""
+        self._context.view.count_backend(backend.row, BackendCounter.FAILURES)
+        pool, name, reply = self._balancer.name, backend.name, failure.reply
+        if failure.fault in CONNECT_FAULTS:
+            self._context.log.write(Event.BACKEND_UNREACHABLE, pool=pool, backend=name, reason=reply.detail)
+        else:
+            self._context.log.write(
+                Event.BACKEND_MISBEHAVED, pool=pool, backend=name, cause=reply.cause, reason=reply.detail
+            )
 
     async def _try(self, backend: Backend) -> bool:
         """Serves the request on a backend, on an idle connection or, if that is stale, on a fresh one."""

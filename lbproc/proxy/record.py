@@ -47,6 +47,7 @@ class Record:
         "connected_at",
         "listener",
         "pool",
+        "received_at",
         "request",
         "request_id",
         "responded_at",
@@ -54,6 +55,7 @@ class Record:
         "route",
         "started_at",
         "status",
+        "tried_at",
     )
 
     def __init__(self, context: WorkerContext, listener: str, client_ip: str) -> None:
@@ -61,24 +63,25 @@ class Record:
         self.listener = listener
         self.client_ip = client_ip
         self.started_at = 0.0
+        """When the first byte of the request was here."""
+        self.received_at = 0.0
+        """When the head was complete."""
+        self.tried_at = 0.0
+        """When the attempt began that the backend answered."""
+        self.responded_at = 0.0
+        """When the head of the backend's answer was here; 0 if it gave none that could be passed on."""
         self.request: RequestHead | None = None
         self.request_id: str | None = None
         self.route: str | None = None
         self.pool: str | None = None
         self.backend: Backend | None = None
-        self.status = 499  # until somebody was answered
+        self.status = 499  # until the client has been sent another one
         self.cause: str | None = None
         self.bytes_in = 0
         self.bytes_out = 0
         self.connect_started_at = 0.0
         self.connected_at = 0.0
-        self.responded_at = 0.0
         self.retries = 0
-
-    def begin(self, raw: bytes) -> None:
-        """A head has arrived: the exchange begins."""
-        self.started_at = trio.current_time()
-        self.bytes_in = len(raw)
 
     def write(self) -> None:
         """Counts the exchange and writes its line."""
@@ -98,16 +101,13 @@ class Record:
         view.count(WorkerCounter.BYTES_IN, self.bytes_in)
         view.count(WorkerCounter.BYTES_OUT, self.bytes_out)
         backend = self.backend
-        if backend is None:
-            return
+        if backend is None or not self.responded_at:
+            return  # what lbproc answered itself is not the backend's
         row = backend.row
         view.count_backend(row, BackendCounter.BYTES_IN, self.bytes_in)
         view.count_backend(row, BackendCounter.BYTES_OUT, self.bytes_out)
-        if self.responded_at:
-            view.count_backend(row, _BACKEND_CLASSES[status_class])
-            view.count_backend(
-                row, BackendCounter.RESPONSE_NS, int((self.responded_at - self.started_at) * 1e9)
-            )
+        view.count_backend(row, _BACKEND_CLASSES[status_class])
+        view.count_backend(row, BackendCounter.RESPONSE_NS, int((self.responded_at - self.tried_at) * 1e9))
 
     def _line(self, ended_at: float) -> bytes:
         request = self.request
@@ -128,8 +128,8 @@ class Record:
             bytes_out=self.bytes_out,
             queue_ms=None,
             connect_ms=(self.connected_at - self.connect_started_at) * 1e3 if self.connected_at else None,
-            first_byte_ms=(self.responded_at - self.started_at) * 1e3 if self.responded_at else None,
-            total_ms=(ended_at - (self.started_at or ended_at)) * 1e3,
+            first_byte_ms=(self.responded_at - self.received_at) * 1e3 if self.responded_at else None,
+            total_ms=(ended_at - self.started_at) * 1e3,
             retries=self.retries,
             request_id=self.request_id,
             tls=None,

@@ -135,7 +135,8 @@ class Reader:
         self._head, self._content = head, _Content()
         self._chunked = any("chunked" in value.lower() for value in message.all("transfer-encoding"))
         lengths = message.all("content-length")
-        self._left = int(lengths[0]) if lengths else None if self._responses else 0
+        # None: not known; of a chunked body, that the next size line comes first.
+        self._left = int(lengths[0]) if lengths else None if self._responses or self._chunked else 0
         if self._responses and (self.bodiless or message.status < 200 or message.status in {204, 304}):
             self._left, self._chunked = 0, False
         return True

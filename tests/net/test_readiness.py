@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from lbproc.net.readiness import READ, WRITE, Deadlines, Dispatcher, Source, Waits, park
+from lbproc.net.readiness import LOST, READ, WRITE, Deadlines, Dispatcher, Source, Waits, park
 
 SocketPair = tuple[socket.socket, socket.socket]
 
@@ -446,7 +446,7 @@ async def test_a_reset_makes_everything_ready(dispatcher: Dispatcher, tcp_socket
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     far.close()
     assert await park(((source, WRITE),), Deadlines(), math.inf)
-    assert source.ready == READ | WRITE
+    assert source.ready == READ | WRITE | LOST
     assert source.wary
 
 

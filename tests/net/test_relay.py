@@ -399,7 +399,7 @@ async def test_what_the_backend_said_before_it_left_still_arrives(tunnel: Tunnel
     tunnel.backend.close()
     tunnel.client.send(b"too late")
     assert await receive_to_end(tunnel.client) == b"goodbye"
-    assert await ended(tunnel) == TunnelEnd(0, 7, "b_failed")
+    assert await ended(tunnel) == TunnelEnd(0, 7, "closed")
 
 
 async def test_what_the_client_said_before_it_left_still_arrives(tunnel: Tunnel) -> None:
@@ -407,6 +407,17 @@ async def test_what_the_client_said_before_it_left_still_arrives(tunnel: Tunnel)
     tunnel.client.close()
     tunnel.backend.send(b"too late")
     assert await receive_to_end(tunnel.backend) == b"goodbye"
+    assert (await ended(tunnel)).reason == "closed"
+
+
+async def test_a_client_that_resets_ends_the_tunnel_although_nobody_reads_it(nursery: trio.Nursery) -> None:
+    tunnel = Tunnel(capacity=10)
+    nursery.start_soon(tunnel.run, Deadlines())
+    tunnel.client.send(bytes(10))
+    await wait_all_tasks_blocked()
+    tunnel.client.send(bytes(10))  # the backend takes nothing, so these stay unread
+    await wait_all_tasks_blocked()
+    tunnel.client.abort()
     assert (await ended(tunnel)).reason == "a_failed"
 
 

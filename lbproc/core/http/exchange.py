@@ -46,6 +46,7 @@ class Fault(Enum):
     REQUEST_TOO_LARGE = (413, "http_request_error", "the request body is larger than this server takes")
     REQUEST_TIMEOUT = (408, "http_request_error", "the request did not arrive in time")
     OUT_OF_SOCKETS = (503, "proxy_internal_error", "this server can open no more connections")
+    OUT_OF_PLACES = (503, "proxy_internal_error", "this server has as many requests under way as it can")
     NO_BACKEND = (503, "destination_unavailable", "no backend is available")
     ALL_FULL = (503, "connection_limit_reached", "every backend is at its limit")
     NO_ROUTE = (404, "destination_not_found", "no route matches the request")
