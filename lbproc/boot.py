@@ -1,7 +1,8 @@
 """What a child is given at its birth: its place, the table, the configuration and its descriptors.
 
 Written by the supervisor right after fork, read by the worker and the controller. Plain values: everything
-that a child does with them is the child's part. Every socket here belongs to the child from then on.
+that a child does with them is the child's part. Every socket here belongs to the child from then on. So do
+the logs, which are open already because the child may have no right to open them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 from lbproc.config.model import Config
 from lbproc.shm.table import Table
+from lbproc.telemetry.log import ErrorLog
+from lbproc.telemetry.sink import Sink
 from lbproc.types import Address, Column, Slot
 
 
@@ -43,6 +46,8 @@ class WorkerBoot:
         config: what the operator asked for.
         listeners: its own sockets and the shared ones.
         channel: to the supervisor; end of file on it means that the supervisor is gone.
+        error_log: under this worker's name.
+        access_log: where its lines go, or None when ``[log] access`` is off.
     """
 
     slot: Slot
@@ -51,6 +56,8 @@ class WorkerBoot:
     config: Config
     listeners: tuple[InheritedListener, ...]
     channel: socket.socket
+    error_log: ErrorLog
+    access_log: Sink | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,7 @@ class ControllerBoot:
         config: what the operator asked for.
         admin_socket: bound and listening for the admin HTTP server, or None when ``[admin]`` is absent.
         channel: to the supervisor; end of file on it means that the supervisor is gone.
+        error_log: under the controller's name.
     """
 
     column: Column
@@ -70,3 +78,4 @@ class ControllerBoot:
     config: Config
     admin_socket: socket.socket | None
     channel: socket.socket
+    error_log: ErrorLog

@@ -22,7 +22,6 @@ from lbproc.errors import ControlError
 from lbproc.net.channel import ChildChannel
 from lbproc.shm.views import ControllerView, ProcessState
 from lbproc.telemetry.events import Event
-from lbproc.telemetry.log import open_error_log
 from lbproc.types import Seconds
 
 BEAT: Seconds = 1.0
@@ -49,7 +48,7 @@ class Controller:
         self._boot = boot
         self._lookup = lookup
         self._view = ControllerView(boot.table, boot.column)
-        self._log = open_error_log(boot.config.log.error, boot.config.log.level, "controller")
+        self._log = boot.error_log
         self._channel_end = boot.channel
         self._backends: tuple[BackendRow, ...] = ()
         self._epoch = -1
@@ -67,7 +66,6 @@ class Controller:
             if self._boot.admin_socket is not None:
                 self._boot.admin_socket.close()
             self._channel.close()
-            self._log.close()
         return 0
 
     async def _work(self, nursery: trio.Nursery) -> None:

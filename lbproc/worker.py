@@ -12,6 +12,10 @@ given the sockets of a sibling that died in the drain.
 
 from __future__ import annotations
 
+import errno
+import faulthandler
+import os
+import signal
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
@@ -32,7 +36,6 @@ from lbproc.proxy.runtime import Runtime
 from lbproc.shm.views import ProcessState, WorkerCounter, WorkerView
 from lbproc.telemetry.access_log import AccessLog
 from lbproc.telemetry.events import Event
-from lbproc.telemetry.log import open_error_log
 from lbproc.telemetry.stamp import UtcClock
 from lbproc.types import Slot
 
@@ -66,14 +69,31 @@ def run_worker(boot: WorkerBoot) -> int:
     return trio.run(Worker(boot).main)
 
 
+def limit_computing(seconds: Seconds | None) -> None:
+    """Ends this process, with its stacks on standard error, when it has computed for so long from now on.
+
+    For a worker that turns in circles after its supervisor died; a living supervisor is quicker. Processor
+    time is counted: nothing happens to a process that was stopped, or to a machine that was suspended.
+
+    Args:
+        seconds: of processor time; None ends the limit.
+    """
+    if seconds is None:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        faulthandler.unregister(signal.SIGPROF)
+        return
+    faulthandler.register(signal.SIGPROF, file=2, all_threads=True, chain=True)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
 class Worker:
     """The wiring of one worker process."""
 
     def __init__(self, boot: WorkerBoot) -> None:
         self._boot = boot
         self._view = WorkerView(boot.table, boot.column)
-        self._log = open_error_log(boot.config.log.error, boot.config.log.level, f"worker-{boot.slot}")
-        self._access_log = AccessLog(boot.config.log.access)
+        self._log = boot.error_log
+        self._access_log = AccessLog(boot.access_log or "off")
         self._deadlines = Deadlines()
         self._dispatcher = Dispatcher()
         self._context = WorkerContext(
@@ -112,6 +132,7 @@ class Worker:
                 self._left.set()
                 self._services.cancel_scope.cancel()
         finally:
+            limit_computing(None)
             self._runtime.retire()
             self._dispatcher.close()
             self._view.count(WorkerCounter.LOG_DROPPED, self._access_log.close())
@@ -218,6 +239,10 @@ class Worker:
             for sock in sockets:
                 sock.close()
             return
+        if len(sockets) < len(names):
+            # No descriptor is left here: the queue waits for the slot's next worker.
+            self._exhausted(",".join(names), OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+            return
         self._begin_accepting(slot, list(zip(names, sockets, strict=True)))
 
     def _lose_supervisor(self) -> None:
@@ -259,11 +284,13 @@ class Worker:
     async def _pulse(self) -> None:
         """Shows that this loop turns, and does what is due now and then."""
         view = self._view
+        stuck_after = 2 * self._boot.config.runtime.heartbeat_timeout
         beats_in = 0
         while True:
             if beats_in == 0:
                 beats_in = PULSES_PER_BEAT
                 view.beat()
+                limit_computing(stuck_after)
                 self._runtime.follow_membership()
                 self._runtime.close_aged(trio.current_time())
             beats_in -= 1
@@ -271,6 +298,9 @@ class Worker:
             if lost:
                 view.count(WorkerCounter.LOG_DROPPED, lost)
                 self._log.write(Event.ACCESS_LOG_DROPPED, lines=lost, reason=self._access_log.trouble)
+            if trouble := self._access_log.reopen_trouble():
+                path = self._boot.config.log.access
+                self._log.write(Event.LOG_REOPEN_FAILED, path=path, reason=trouble)
             await trio.sleep(PULSE)
 
 

@@ -20,6 +20,7 @@ from lbproc.net.channel import SupervisorChannel, open_pair
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
 from lbproc.shm.views import ProcessState, Role, SupervisorView
+from lbproc.telemetry.log import open_error_log
 from lbproc.types import TcpAddress
 
 
@@ -32,7 +33,6 @@ class Scene:
         self.config = Config.model_validate(
             {
                 "admin": admin,
-                "log": {"error": str(self.log_path)},
                 "listeners": {"web": {"bind": "127.0.0.1:0", "pool": "web"}},
                 "pools": {"web": {"backends": [backend]}},
             }
@@ -47,12 +47,13 @@ class Scene:
         self.channel = SupervisorChannel(ours)
         self.admin = socket.create_server(("127.0.0.1", 0))
         self.address = self.admin.getsockname()
+        self.log = open_error_log(self.log_path, "info", "controller")
         self.heard: list[Message] = []
         self.status: int | None = None
 
     def boot(self, has_admin: bool = True) -> ControllerBoot:
         admin = self.admin if has_admin else None
-        return ControllerBoot(self.column, self.table, self.config, admin, self.theirs)
+        return ControllerBoot(self.column, self.table, self.config, admin, self.theirs, self.log)
 
     async def lookup(self, name: TcpAddress) -> Sequence[TcpAddress]:
         return [TcpAddress("10.0.0.1", name.port)]
@@ -85,6 +86,7 @@ class Scene:
         self.theirs.close()
         self.admin.close()
         self.table.close()
+        self.log.close()
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class Endpoints:
             return self._allowed(request) or self._healthz()
         if not self._is_authorized(request):
             challenge = (("WWW-Authenticate", 'Bearer realm="lbproc"'),)
-            return Response(401, _TEXT, b"a bearer token is needed\n", challenge)
+            return Response(401, _TEXT, b"a bearer token is needed\n", challenge, is_refusal=True)
         if path == b"/metrics":
             return self._allowed(request) or Response(200, METRICS_TYPE, self._render_metrics())
         return Response(404, _TEXT, b"there are /healthz and /metrics\n")

@@ -2,12 +2,13 @@
 
 Owns names, labels and help texts, as data; operators build dashboards on them, so a name never changes its
 meaning. docs/metrics.md is made from here (``python -m lbproc.admin.metrics``). Reads the table only: no
-process counts anything for metrics alone.
+process counts anything for metrics alone. With thousands of backends a text takes the controller most of a
+second to make, so one that was costly is given again to whoever asks soon after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,10 @@ from lbproc.shm.views import BackendCounter, ColumnState, ProcessState, Reader, 
 from lbproc.types import Admin, Health, Row
 
 _NANOSECONDS = 1_000_000_000
+
+_COSTLY = 20_000_000
+_KEPT = 1_000_000_000
+"""Nanoseconds: a text that took so long to make is given again for so long."""
 
 Sample = tuple[tuple[str, ...], float]
 """Values of the labels, and the value."""
@@ -51,21 +56,22 @@ class _Snapshot:
 
     __slots__ = ("backends", "created_at", "generation", "totals", "workers")
 
-    def __init__(self, reader: Reader, rows: Iterable[BackendRow]) -> None:
+    def __init__(self, reader: Reader, places: Sequence[BackendRow]) -> None:
         self.created_at = reader.created_at()
         self.generation = reader.generation()
         self.totals = reader.worker_totals()
         self.workers: list[ColumnState] = [
             column for column in reader.columns() if column.role is Role.WORKER
         ]
+        totals = reader.backends_totals([place.row for place in places])
         self.backends = [
             _Backend(
                 (place.pool, place.name),
-                reader.backend_totals(place.row),
+                counters,
                 reader.in_flight(place.row),
                 reader.status(place.row),
             )
-            for place in rows
+            for place, counters in zip(places, totals, strict=True)
         ]
 
 
@@ -198,7 +204,11 @@ METRICS = (
         _client_responses,
         ("code_class",),
     ),
-    _client_counter("lbproc_client_rejected_total", WorkerCounter.REJECTED, "Requests refused as malformed."),
+    _client_counter(
+        "lbproc_client_rejected_total",
+        WorkerCounter.REJECTED,
+        "Requests refused as malformed, or because their head did not arrive in time.",
+    ),
     _client_counter(
         "lbproc_client_gone_total", WorkerCounter.CLIENT_GONE, "Requests whose client left before the answer."
     ),
@@ -270,11 +280,20 @@ class TableMetrics(Collector):
     Args:
         reader: of the table.
         backends: gives the backends that there are now.
+        clock: monotonic nanoseconds.
     """
 
-    def __init__(self, reader: Reader, backends: Callable[[], Iterable[BackendRow]]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        backends: Callable[[], Sequence[BackendRow]],
+        clock: Callable[[], int] = monotonic_ns,
+    ) -> None:
         self._reader = reader
         self._backends = backends
+        self._clock = clock
+        self._kept = b""
+        self._kept_until = -1
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -293,8 +312,15 @@ class TableMetrics(Collector):
             yield family
 
     def render(self) -> bytes:
-        """The metrics of this moment in Prometheus' text format."""
-        return generate_latest(self._registry)
+        """The metrics in Prometheus' text format: of this moment, or of the last second if they are many."""
+        began_at = self._clock()
+        if began_at < self._kept_until:
+            return self._kept
+        text = generate_latest(self._registry)
+        ended_at = self._clock()
+        if ended_at - began_at >= _COSTLY:
+            self._kept, self._kept_until = text, ended_at + _KEPT
+        return text
 
 
 def render_page() -> str:
@@ -310,7 +336,8 @@ def render_page() -> str:
 token` the request needs `Authorization: Bearer TOKEN`. Names and labels are stable.
 
 The numbers are sums over all workers and outlive a worker that dies, except those with the label `slot`,
-which belong to the present worker of that slot. `backend` is the backend's name, by default its address.
+which belong to the present worker of that slot. With so many backends that the answer takes more than 20 ms
+to make, the same answer is given for a second. `backend` is the backend's name, by default its address.
 `code_class` is `1xx` to `5xx`.
 
 | metric | kind | labels | meaning |

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import h11
 import trio
@@ -49,15 +50,26 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What is answered."""
+    """What is answered.
+
+    Args:
+        status: of HTTP.
+        content_type: of the body.
+        body: whole.
+        headers: more of them.
+        is_refusal: somebody asked who may not; the log tells.
+    """
 
     status: int
     content_type: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    is_refusal: bool = False
 
 
 Answer = Callable[[Request], Response]
+Refused = Callable[[int], None]
+"""Takes the status of each answer that refused its request."""
 
 
 class _RefusedError(Exception):
@@ -88,30 +100,35 @@ class AdminServer:
         with self._listening:
             async with trio.open_nursery() as nursery:
                 while True:
-                    sock = await self._accept()
-                    if sock is None:
+                    accepted = await self._accept()
+                    if accepted is None:
                         await trio.sleep(_ACCEPT_REST)
-                    elif self._connections >= MAX_CONNECTIONS:
+                        continue
+                    sock, client_ip = accepted
+                    if self._connections >= MAX_CONNECTIONS:
                         sock.close()
                     else:
                         self._connections += 1
-                        nursery.start_soon(self._serve, trio.SocketStream(sock))
+                        nursery.start_soon(self._serve, trio.SocketStream(sock), client_ip)
 
-    async def _accept(self) -> trio.socket.SocketType | None:
-        """The next connection; None when there was none to have, and some rest is due."""
+    async def _accept(self) -> tuple[trio.socket.SocketType, str | None] | None:
+        """The next connection and its client's address; None when there was none to have, and rest is due.
+
+        A client on a Unix socket has no address.
+        """
         try:
-            sock, _ = await self._listening.accept()
+            sock, peer = await self._listening.accept()
         except OSError as error:
             if error.errno in _EXHAUSTED:
                 self._log.write(Event.ACCEPT_PAUSED, listener="admin", reason=error.strerror)
             return None  # else: a connection that was gone before it was accepted
-        return sock
+        return sock, str(peer[0]) if isinstance(peer, tuple) else None
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def _serve(self, stream: trio.SocketStream, client_ip: str | None) -> None:
         """One connection. The barrier: nothing that a client does ends the controller."""
         try:
             async with stream:
-                await serve_connection(stream, self._answer)
+                await serve_connection(stream, self._answer, partial(self._refused, client_ip))
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, OSError):
             pass
         except Exception as error:  # a defect costs one connection
@@ -119,22 +136,30 @@ class AdminServer:
         finally:
             self._connections -= 1
 
+    def _refused(self, client_ip: str | None, status: int) -> None:
+        self._log.write(Event.ADMIN_REQUEST_REFUSED, client_ip=client_ip, status=status)
 
-async def serve_connection(stream: trio.abc.HalfCloseableStream, answer: Answer) -> None:
+
+async def serve_connection(stream: trio.abc.HalfCloseableStream, answer: Answer, refused: Refused) -> None:
     """Serves requests until the client leaves, is refused, or takes too long."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
     while True:
         try:
             request = await _receive_request(connection, stream)
         except h11.RemoteProtocolError as error:
+            refused(error.error_status_hint)
             await _refuse(connection, stream, error.error_status_hint)
             return
-        except _RefusedError as refused:
-            await _refuse(connection, stream, refused.status)
+        except _RefusedError as error:
+            refused(error.status)
+            await _refuse(connection, stream, error.status)
             return
         if request is None:
             return
-        await _send(connection, stream, answer(request), request.method == b"HEAD")
+        response = answer(request)
+        if response.is_refusal:
+            refused(response.status)
+        await _send(connection, stream, response, request.method == b"HEAD")
         if connection.our_state is not h11.DONE:
             return
         connection.start_next_cycle()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from lbproc.config.outline import TABLES, header, table_at
+from lbproc.config.outline import TABLES, Pattern, header, pattern_at, table_at
 from lbproc.config.problem import MOST_SHOWN, Problem
 from lbproc.config.wording import EXPLAINED, KeyPath, dotted, listed, nearest, quote, toml_type
 
@@ -21,6 +21,44 @@ if TYPE_CHECKING:
 
 _ALSO_FOUND: Final = frozenset({"default_factory_not_called"})
 """Errors that only follow from another one at the same place."""
+
+
+_ABSENT: Final[dict[Pattern, tuple[str, ...]]] = {
+    (): ("limits", "priorities"),
+    ("listeners", None): ("limits", "max_connections", "proxy_protocol", "tls"),
+    ("listeners", None, "routes", None): (
+        "limits",
+        "mirror",
+        "redirect",
+        "request_headers",
+        "respond",
+        "response_headers",
+        "retries",
+        "rewrite",
+        "split",
+        "timeouts",
+    ),
+    ("listeners", None, "routes", None, "match"): (
+        "client_ip",
+        "cookies",
+        "headers",
+        "path_regex",
+        "query",
+        "sni",
+    ),
+    ("pools", None): (
+        "discovery",
+        "health",
+        "outlier",
+        "proxy_protocol",
+        "queue",
+        "retries",
+        "slow_start",
+        "sticky",
+        "tls",
+    ),
+}
+"""Keys that one may well look for in a table and that this version does not have: a guess would mislead."""
 
 
 def explain(errors: Iterable[ErrorDetails], source: Source) -> list[Problem]:
@@ -37,6 +75,8 @@ def _explain(error: ErrorDetails, source: Source, *, with_guess: bool) -> Proble
         case "missing":
             return source.problem(path, "is missing", _addition(path))
         case "extra_forbidden":
+            if path[-1] in _ABSENT.get(pattern_at(path[:-1]), ()):
+                return source.problem(path, "is not a key of this version", "leave it out")
             return source.problem(
                 path, "is not a known key", _suggestion(path) if with_guess else "leave it out"
             )

@@ -26,6 +26,7 @@ from lbproc.config.place import (
     SocketPath,
     TargetAddress,
 )
+from lbproc.config.policies import POLICIES, PolicyName
 from lbproc.config.secret import SecretValue
 from lbproc.config.values import (
     BackendName,
@@ -45,24 +46,6 @@ from lbproc.config.values import (
 )
 from lbproc.config.wording import toml_type, wrong
 
-PolicyName = Literal[
-    "least_connections",
-    "round_robin",
-    "random",
-    "power_of_two",
-    "ip_hash",
-    "consistent_hash",
-    "first_available",
-]
-POLICIES: Final[tuple[PolicyName, ...]] = (
-    "least_connections",
-    "round_robin",
-    "random",
-    "power_of_two",
-    "ip_hash",
-    "consistent_hash",
-    "first_available",
-)
 HEADER_SIZE: Final = 32 * 1024
 BODY_SIZE: Final = 1024**3
 
@@ -296,7 +279,7 @@ class PoolConfig(Table):
     """Backends that serve the same, and how they are chosen."""
 
     policy: Annotated[PolicyName, _choice("a policy", *POLICIES)] = Field(
-        default="least_connections", description="how a backend is chosen"
+        default=POLICIES[0], description="how a backend is chosen"
     )
     hash_key: HashKey = Field(default="client_ip", description="what the policy consistent_hash looks at")
     backends: Annotated[tuple[BackendConfig, ...], BeforeValidator(_as_backends)] = Field(

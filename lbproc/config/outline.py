@@ -44,18 +44,27 @@ TABLES: Final[dict[Pattern, type[Table]]] = dict(_tables_below((), Config))
 """Every table of the model, outermost first."""
 
 
+def pattern_at(path: KeyPath) -> Pattern:
+    """The pattern of the table that belongs at a path.
+
+    Raises:
+        KeyError: the model has no table there.
+    """
+    for pattern in TABLES:
+        if len(pattern) == len(path) and all(
+            want is None or want == step for want, step in zip(pattern, path, strict=True)
+        ):
+            return pattern
+    raise KeyError(path)
+
+
 def table_at(path: KeyPath) -> type[Table]:
     """The table that belongs at a path.
 
     Raises:
         KeyError: the model has no table there.
     """
-    for pattern, table in TABLES.items():
-        if len(pattern) == len(path) and all(
-            want is None or want == step for want, step in zip(pattern, path, strict=True)
-        ):
-            return table
-    raise KeyError(path)
+    return TABLES[pattern_at(path)]
 
 
 def header(pattern: Sequence[str | int | None]) -> str:

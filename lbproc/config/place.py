@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 LONGEST_SOCKET_PATH: Final = 107  # bytes; sockaddr_un holds 108 with the final NUL
+_SOCKET_EXAMPLE: Final = "/run/lbproc/control.sock"
+_ADDRESS_LIKE: Final = re.compile(r"unix:.*|[a-z0-9+.-]+://.*|[^/]*:[0-9]{1,5}", re.DOTALL)
 _ZONE: Final = re.compile(r"[A-Za-z0-9_.-]{1,15}")  # the name of a network interface
 
 
@@ -56,20 +58,38 @@ def resolve_path(text: str, around: Surroundings) -> Path:
     return around.base / text
 
 
-def parse_path(value: str, info: ValidationInfo) -> Path:
+def parse_path(value: str, info: ValidationInfo, *, example: str = "/var/log/lbproc.log") -> Path:
     """The path of a file."""
-    if not value or not value.isprintable() or value.endswith("/"):
-        raise wrong(f"{quote(value)} is not the path of a file", 'write one such as "/var/log/lbproc.log"')
+    if not _names_file(value):
+        raise wrong(f"{quote(value)} is not the path of a file", f'write one such as "{example}"')
     return resolve_path(value, surroundings(info))
+
+
+def _names_file(path: str) -> bool:
+    """Whether a text may be the path of a file, and can be printed."""
+    return bool(path) and path.isprintable() and not path.endswith("/")
 
 
 def parse_socket_path(value: object, info: ValidationInfo) -> Path:
     """The path of a Unix socket, which the kernel bounds."""
     if not isinstance(value, str):
-        raise wrong_type(value, "a path", '"/run/lbproc/control.sock"')
+        raise wrong_type(value, "a path", f'"{_SOCKET_EXAMPLE}"')
     if value.startswith("unix:"):
-        raise wrong(f"{quote(value)} is not a path", f"write the path alone: {quote(value[5:])}")
-    path = parse_path(value, info)
+        right = value.removeprefix("unix:") or _SOCKET_EXAMPLE
+        raise wrong(f"{quote(value)} is not a path", f"write the path alone: {quote(right)}")
+    return _bounded(parse_path(value, info, example=_SOCKET_EXAMPLE))
+
+
+def _parse_unix_address(value: str, info: ValidationInfo) -> UnixAddress:
+    """``unix:PATH``."""
+    path = value.removeprefix("unix:")
+    if not _names_file(path) or path.startswith("unix:"):
+        raise wrong(f"{quote(value)} has no path of a socket", 'write one such as "unix:/run/app.sock"')
+    return UnixAddress(str(_bounded(resolve_path(path, surroundings(info)))))
+
+
+def _bounded(path: Path) -> Path:
+    """The path of a socket, if the kernel takes it."""
     if len(str(path).encode()) > LONGEST_SOCKET_PATH:
         raise wrong(
             f"{quote(str(path))} is too long for a socket",
@@ -79,12 +99,17 @@ def parse_socket_path(value: object, info: ValidationInfo) -> Path:
 
 
 def parse_log_target(value: object, info: ValidationInfo, *, words: tuple[str, ...]) -> Path | str:
-    """Where a log goes: one of a few words, or a path, which holds a slash or a dot."""
+    """Where a log goes: one of a few words, or a path, which holds a slash or a dot and is no address."""
     known = listed((*map(quote, words), "a path"))
     if not isinstance(value, str):
         raise wrong_type(value, "where the log goes", f"{quote(words[0])} or a path")
     if value in words:
         return value
+    if _ADDRESS_LIKE.fullmatch(value):
+        raise wrong(
+            f"{quote(value)} is an address, and logs go to files",
+            f'write {known}; a file beside this one is "./NAME"',
+        )
     if "/" not in value and "." not in value:
         guess = nearest(value, words)
         right = f"did you mean {quote(guess)}? " if guess else ""
@@ -134,7 +159,7 @@ def _parse_address(value: object, info: ValidationInfo, example: str) -> Address
     if not isinstance(value, str):
         raise wrong_type(value, "an address", f'"{example}"')
     if value.startswith("unix:"):
-        return UnixAddress(str(parse_socket_path(value.removeprefix("unix:"), info)))
+        return _parse_unix_address(value, info)
     try:
         address = parse_address(value)
     except ValueError:

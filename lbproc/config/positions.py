@@ -30,13 +30,14 @@ MOST_VALUES: Final = 100_000
 """The most keys and array elements of one text; each costs about 250 bytes."""
 
 _BLANK: Final = re.compile(r"[ \t]*+")
-_BLANK_LINES: Final = re.compile(r"(?:[ \t\n]++|#[^\n]*+)*+")
+# Groups are repeated inside (?>...), not with *+, which Python before 3.11.5 matches wrongly.
+_BLANK_LINES: Final = re.compile(r"(?>(?:[ \t\n]++|#[^\n]*+)*)")
 _REST_OF_LINE: Final = re.compile(r"[ \t]*+(?:#[^\n]*+)?(?:\n|\Z)")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]++")
 _STRING: Final = re.compile(
-    r'"""(?:[^"\\]++|\\.|"{1,2}(?!"))*+"{3,5}'
-    r"|'''(?:[^']++|'{1,2}(?!'))*+'{3,5}"
-    r'|"(?:[^"\\\n]++|\\[^\n])*+"'
+    r'"""(?>(?:[^"\\]++|\\.|"(?!""))*)"{3,5}'
+    r"|'''(?>(?:[^']++|'(?!''))*)'{3,5}"
+    r'|"(?>(?:[^"\\\n]++|\\[^\n])*)"'
     r"|'[^'\n]*+'",
     re.DOTALL,
 )

@@ -13,9 +13,9 @@ Theory of operation
         └──a child cannot boot─┴──stop at once───┴──────────────▶ ENDING ─────────┘
                                                                   no children, or END_WITHIN is over
 
-Start: the controller boots first, because it resolves the host names that workers are born knowing; then all
-workers. A child that exits before it is ready ends the start: something is wrong that trying again does not
-mend.
+Start: the controller boots first, because it resolves the host names that workers are born knowing; then the
+sockets listen, then all workers boot. A child that exits before it is ready ends the start: something is
+wrong that trying again does not mend.
 
 A *place* is where a child belongs: one for each slot, one for the controller. A child in it is::
 
@@ -27,11 +27,13 @@ A *place* is where a child belongs: one for each slot, one for the controller. A
 A place that is empty while RUNNING is filled again: at once the first time, then after delays that grow,
 until a child has been ready for STABLE_AFTER. While its worker is down the sockets of a slot are served by
 a ready sibling, the *adopter*, so that nothing waits for the delay. The adopter is told to let go when the
-place's new child is ready.
+place's new child is ready. While no worker is ready at all the delay is short: then it costs traffic.
 
-While DRAINING nobody is replaced. The slot of a worker that dies before it has accepted its queue goes to
-a sibling that drains it as well. When the queues of all slots are accepted, the listeners are closed. The
-controller outlives the workers, so that the drain can be watched.
+While DRAINING the slot of a worker that dies before it has accepted its queue goes to a sibling that drains
+it as well; without a sibling one more worker is forked, which finds the word to stop in its channel and
+accepts this queue alone. That is tried DRAIN_ATTEMPTS times for a slot. Nobody else is replaced. When the
+queues of all slots are accepted, the listeners are closed. The controller outlives the workers, so that the
+drain can be watched.
 
 Invariants: a slot's own child is never ready while another has adopted the slot; `RepairColumn` comes
 exactly once for each child, before its place is filled again; after a stop, `Exit` comes exactly once, and
@@ -64,6 +66,8 @@ from lbproc.core.supervision_events import (
     Exit,
     KillChild,
     Listen,
+    ListenFailed,
+    Listening,
     RefuseConnections,
     RepairColumn,
     Report,
@@ -82,6 +86,9 @@ STABLE_AFTER: Seconds = 2.0
 FIRST_DELAY: Seconds = 0.25
 LONGEST_DELAY: Seconds = 30.0
 
+LONGEST_OUTAGE: Seconds = 1.0
+"""The longest delay of a worker while none is ready. A fork a second is bearable, an outage is not."""
+
 DUMP_GRACE: Seconds = 2.0
 """From the request to dump to the kill. Writing stacks takes milliseconds; a stopped process never does."""
 
@@ -90,6 +97,9 @@ LEAVE_GRACE: Seconds = 5.0
 
 END_WITHIN: Seconds = 10.0
 """ENDING lasts no longer, even when the kernel does not give a killed child back."""
+
+DRAIN_ATTEMPTS = 3
+"""Workers forked in a drain for one queue that nobody is left to accept."""
 
 LATE_TICK: Seconds = 5.0
 """Ticks come every second. When one comes this late then we ourselves did not run (the machine was
@@ -144,6 +154,7 @@ class _Place:
     adopter: ChildId | None = None
     is_orphaned: bool = False
     is_drained: bool = False
+    drain_attempts: int = 0
     failures: int = 0
     spawns: int = 0
     respawn_at: Seconds = math.inf
@@ -230,8 +241,9 @@ class Supervision:
         if self.phase is Phase.ENDED:
             return []
         match event:
-            case Started():
-                self._spawn(self._places[0], now)
+            case Started() | Listening() | ListenFailed():
+                if self.phase is Phase.STARTING:
+                    self._on_start(event, now)
             case StopRequested(at_once, reason):
                 self._on_stop(at_once, reason, now)
             case Ticked(heartbeats):
@@ -264,6 +276,16 @@ class Supervision:
 
     # What happened, one method for each kind of event
 
+    def _on_start(self, event: Started | Listening | ListenFailed, now: Seconds) -> None:
+        match event:
+            case Started():
+                self._spawn(self._places[0], now)
+            case Listening():
+                for worker in self._workers:
+                    self._spawn(worker, now)
+            case ListenFailed(reason):
+                self._leave(now, Exit(1, reason))
+
     def _on_child(self, child: _Child, event: ChildEvent, now: Seconds) -> None:
         match event:
             case ChildReady():
@@ -291,8 +313,6 @@ class Supervision:
         if place.slot is None:
             if self.phase is Phase.STARTING and not self._workers[0].spawns:
                 self._do(Listen())
-                for worker in self._workers:
-                    self._spawn(worker, now)
             return
         if place.adopter is not None:
             self._do(DisownSlot(place.slot, place.adopter))
@@ -303,14 +323,15 @@ class Supervision:
         del self._children[child.name]
         place = child.place
         place.child = None
-        served = [place, *self._release_adopted(child)]
+        adopted = self._release_adopted(child)
         if self.phase in {Phase.STARTING, Phase.RUNNING}:
             place.is_orphaned = True
             self._lose(child, description, now)
         else:
-            for other in served:
-                # One that left in good order has accepted the queues, whether or not its message got through.
-                other.is_drained = other.is_drained or is_clean
+            # One that left in good order has accepted its own queue, whether or not its message got through.
+            # What it was given to adopt it may never have seen.
+            place.is_drained = place.is_drained or is_clean
+            for other in (place, *adopted):
                 other.is_orphaned = True
             self._report("worker_stopped" if is_clean else "worker_exited", child, status=description)
         self._do(RepairColumn(child.name))
@@ -335,6 +356,8 @@ class Supervision:
             place.failures = 0
         place.failures += 1
         delay = restart_delay(place.failures)
+        if place.slot is not None and not self._is_serving():
+            delay = min(delay, LONGEST_OUTAGE)
         place.respawn_at = now + delay
         if was_ready:
             self._report("worker_exited", child, status=description, restart_in=delay)
@@ -409,6 +432,10 @@ class Supervision:
         for place in self._workers:
             if place.is_orphaned and place.adopter is None:
                 self._adopt(place, ChildState.READY)
+        if not self._is_serving():
+            for place in self._workers:
+                if place.respawn_at < math.inf:
+                    place.respawn_at = min(place.respawn_at, now + LONGEST_OUTAGE)
         for place in self._places:
             if place.child is None and now >= place.respawn_at:
                 self._spawn(place, now)
@@ -416,12 +443,24 @@ class Supervision:
     def _drain(self, now: Seconds) -> None:
         for place in self._workers:
             if place.is_orphaned and place.adopter is None and not place.is_drained:
-                # With nobody left who could accept it, this queue is lost whatever we do.
-                place.is_drained = not self._adopt(place, ChildState.DRAINING)
+                self._drain_orphan(place, now)
         if all(place.is_drained for place in self._workers):
             self._close_listeners()
         if not self._workers_alive():
             self._leave(now, Exit(0))
+
+    def _drain_orphan(self, place: _Place, now: Seconds) -> None:
+        """Finds somebody to accept a queue that has lost its worker: a sibling, or one more worker."""
+        if self._adopt(place, ChildState.DRAINING) or place.child is not None:
+            return
+        if place.drain_attempts == DRAIN_ATTEMPTS:
+            place.is_drained = True  # given up
+            return
+        place.drain_attempts += 1
+        child = self._spawn(place, now)
+        child.state = ChildState.DRAINING
+        place.is_orphaned = False
+        self._do(SendStop(child.name, at_once=False))
 
     def _adopt(self, place: _Place, state: ChildState) -> bool:
         """Gives a slot to the sibling in this state that adopted fewest; False when there is none."""
@@ -434,14 +473,15 @@ class Supervision:
         self._report("slot_adopted", None, slot=place.slot, by=self._slot_of(adopter.name))
         return True
 
-    def _spawn(self, place: _Place, now: Seconds) -> None:
+    def _spawn(self, place: _Place, now: Seconds) -> _Child:
         name = ChildId(self._next_child)
         self._next_child += 1
-        self._children[name] = _Child(name, place, ChildState.BOOTING, spawned_at=now)
+        child = self._children[name] = _Child(name, place, ChildState.BOOTING, spawned_at=now)
         place.child = name
         place.spawns += 1
         place.respawn_at = math.inf
         self._do(SpawnChild(name, place.slot))
+        return child
 
     def _give_up(self, child: _Child, age: Seconds, now: Seconds) -> None:
         """The child does not beat any more: dump it, hand its slots over, kill it."""
@@ -478,6 +518,9 @@ class Supervision:
 
     def _workers_alive(self) -> list[_Child]:
         return [child for child in self._children.values() if child.place.slot is not None]
+
+    def _is_serving(self) -> bool:
+        return any(child.state is ChildState.READY for child in self._workers_alive())
 
     def _slot_of(self, name: ChildId) -> int:
         slot = self._children[name].place.slot

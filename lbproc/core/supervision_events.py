@@ -22,6 +22,18 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Listening:
+    """`Listen` was carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenFailed:
+    """Another program took an address between our bind and our `Listen`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChildReady:
     """The child said that it does its work now."""
 
@@ -98,12 +110,15 @@ class Ticked:
 
 
 ChildEvent = ChildReady | ChildFailedToBoot | ChildExited | SpawnFailed | ChannelLost | SlotDrained
-Event = Started | StopRequested | Ticked | ChildEvent
+Event = Started | Listening | ListenFailed | StopRequested | Ticked | ChildEvent
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Let connections come: `listen` on every bound socket, in the order of the slots."""
+    """Let connections come: `listen` on every bound socket, in the order of the slots.
+
+    The next event is `Listening` or `ListenFailed`.
+    """
 
 
 @dataclass(frozen=True, slots=True)

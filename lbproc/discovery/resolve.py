@@ -7,6 +7,7 @@ away.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  asked for by name in a lookup, when rights to read it may be given up
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -78,7 +79,8 @@ class Resolver:
         except trio.TooSlowError:
             self._log.write(Event.NAME_RESOLUTION_FAILED, name=name.host, reason="no answer in time")
             return
-        except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA cannot encode
+        # UnicodeError: a label that IDNA cannot encode. LookupError: an encoding's module cannot be read.
+        except (OSError, UnicodeError, LookupError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             self._log.write(Event.NAME_RESOLUTION_FAILED, name=name.host, reason=reason)
             return

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import math
+import socket
 from typing import TYPE_CHECKING
 
 import trio
@@ -24,7 +25,6 @@ import trio
 from lbproc.net.readiness import READ, Source, park
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from lbproc.net.readiness import Deadlines, Dispatcher, Waits
@@ -130,6 +130,9 @@ class Acceptor:
                 self._source.ready &= ~READ
                 return count
             except OSError as error:
+                if error.errno == errno.EINVAL and self._sock.family is socket.AF_UNIX:
+                    self._source.ready &= ~READ  # shut down, and nothing is queued any more
+                    return count
                 if error.errno in _CONNECTION_GONE:
                     continue
                 if error.errno in _EXHAUSTED:

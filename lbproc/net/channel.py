@@ -79,28 +79,39 @@ class SupervisorChannel:
         octets = encode(message)
         if self._unsent_bytes + len(octets) > MAX_UNSENT_BYTES:
             raise ControlError(f"the child does not read: {self._unsent_bytes} bytes are waiting for it")
-        # Ours to close: the listener may be closed before the child reads again.
-        own = tuple(os.dup(descriptor) for descriptor in descriptors)
-        self._unsent.append((octets, own))
-        self._unsent_bytes += len(octets)
         self.flush()
+        if not self._unsent and (sent := self._send_some(octets, descriptors)):
+            octets, descriptors = octets[sent:], ()
+        if octets:
+            # Ours to close: the listener may be closed before the child reads again.
+            self._unsent.append((octets, _copies(descriptors)))
+            self._unsent_bytes += len(octets)
 
     def flush(self) -> None:
         """Sends what was kept, as far as it fits."""
         while self._unsent:
             octets, descriptors = self._unsent[0]
-            try:
-                sent = _send_some(self.socket, octets, descriptors)
-            except BlockingIOError:
+            sent = self._send_some(octets, descriptors)
+            if not sent:
                 return
-            except OSError as error:
-                raise ControlError(f"the channel to the child broke: {error.strerror}") from None
             _close_all(descriptors)
             self._unsent_bytes -= sent
             if sent == len(octets):
                 self._unsent.popleft()
             else:
                 self._unsent[0] = (octets[sent:], ())
+
+    def _send_some(self, octets: bytes, descriptors: Sequence[int]) -> int:
+        """Sends what fits; 0 when nothing does at the moment, and then no descriptor is sent either."""
+        try:
+            if not descriptors:
+                return self.socket.send(octets, socket.MSG_NOSIGNAL)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+            return self.socket.sendmsg([octets], [rights], socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ControlError(f"the channel to the child broke: {error.strerror}") from None
 
     def receive(self) -> list[Message]:
         """What the child has said since the last call; empty when there is no whole message yet."""
@@ -162,6 +173,8 @@ class ChildChannel:
     async def receive(self) -> tuple[Message, tuple[socket.socket, ...]] | None:
         """The next message with the sockets that came along; None when the supervisor is gone.
 
+        There are no sockets, although the message names some, when this process has no room for them.
+
         The sockets are non-blocking and belong to the caller. One task receives.
         """
         while (message := self._decoder.next_message()) is None:
@@ -175,14 +188,22 @@ class ChildChannel:
                 return None
             self._descriptors.extend(_descriptors_in(ancillary))
             self._decoder.feed(octets)
-        return message, tuple(self._next_socket() for _ in range(descriptor_count(message)))
+        return message, self._take_sockets(descriptor_count(message))
 
-    def _next_socket(self) -> socket.socket:
-        if not self._descriptors:
-            raise ControlError("the supervisor sent fewer descriptors than its message names")
-        adopted = socket.socket(fileno=self._descriptors.popleft())
-        adopted.setblocking(False)
-        return adopted
+    def _take_sockets(self, count: int) -> tuple[socket.socket, ...]:
+        """The sockets of one message, or none of them when one is missing.
+
+        The kernel drops descriptors for which this process has no room (MSG_CTRUNC). A read that carries
+        descriptors holds no byte of a later message, so what is here belongs to this one.
+        """
+        if len(self._descriptors) < count:
+            _close_all(self._descriptors)
+            self._descriptors.clear()
+            return ()
+        sockets = tuple(socket.socket(fileno=self._descriptors.popleft()) for _ in range(count))
+        for adopted in sockets:
+            adopted.setblocking(False)
+        return sockets
 
     def close(self) -> None:
         """Closes this end and every descriptor that nobody took. Idempotent."""
@@ -198,11 +219,17 @@ def send_last_words(end: socket.socket, message: SupervisorBound) -> None:
         end.sendall(encode(message))
 
 
-def _send_some(end: socket.socket, octets: bytes, descriptors: Sequence[int]) -> int:
-    if not descriptors:
-        return end.send(octets, socket.MSG_NOSIGNAL)
-    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
-    return end.sendmsg([octets], [rights], socket.MSG_NOSIGNAL)
+def _copies(descriptors: Sequence[int]) -> tuple[int, ...]:
+    copies: list[int] = []
+    try:
+        for descriptor in descriptors:
+            copies.append(os.dup(descriptor))  # noqa: PERF401  those before a failure must be known
+    except OSError as error:
+        _close_all(copies)
+        raise ControlError(
+            f"no descriptor is left for what the child does not read: {error.strerror}"
+        ) from None
+    return tuple(copies)
 
 
 def _descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:

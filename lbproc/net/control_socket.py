@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lbproc.errors import StartError
+from lbproc.net.socket_file import SocketFile, locked_directory
 
 SOCKET_NAME = "control.sock"
 
@@ -75,7 +76,7 @@ class ControlListener:
         StartError: another lbproc listens there, or the path cannot be used; says what to do.
     """
 
-    __slots__ = ("_identity", "path", "socket")
+    __slots__ = ("_file", "path", "socket")
 
     def __init__(self, path: Path) -> None:
         if len(os.fsencode(path)) > _MAX_PATH_BYTES:
@@ -86,9 +87,10 @@ class ControlListener:
         self.path = path
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            _remove_stale(path)
-            self.socket = _listen_privately(path)
-            self._identity = _identity(path)
+            with locked_directory(path):
+                _remove_stale(path)
+                self.socket = _listen_privately(path)
+                self._file = SocketFile.of(path)
         except OSError as error:
             raise StartError(
                 f"the control socket {path} cannot be opened: {error.strerror}; set [runtime] control_socket"
@@ -96,17 +98,9 @@ class ControlListener:
 
     def close(self) -> None:
         """Closes the socket and removes its file, unless the file is another's by now. Idempotent."""
-        self.socket.close()
-        try:
-            if _identity(self.path) == self._identity:
-                self.path.unlink()
-        except OSError:
-            return
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.lstat()
-    return status.st_dev, status.st_ino
+        if self.socket.fileno() >= 0:
+            self._file.remove()
+            self.socket.close()
 
 
 def _remove_stale(path: Path) -> None:

@@ -6,7 +6,7 @@ Synchronous and without an event loop, for the supervisor, which owns these sock
 A TCP address is *slotted*: one SO_REUSEPORT socket for each worker slot, among which the kernel spreads new
 connections. A Unix address is one socket, shared by all workers. The order of events matters::
 
-    probe_bind → open_slotted (all are bound, none listens) → listen, slot by slot
+    probe_bind → open_slotted (all are bound, none listens) → probe_bind once more → listen, slot by slot
                                   ... serving ...
     shrink:  steer to the slots that stay → accept until quiet → close, the highest slot first
     stop:    refuse_new on every socket   → accept until quiet → close
@@ -31,9 +31,12 @@ from typing import TYPE_CHECKING
 
 from lbproc.errors import StartError
 from lbproc.net.sockaddr import address_family, bound_address, socket_address
+from lbproc.net.socket_file import SocketFile, locked_directory
 from lbproc.types import TcpAddress, UnixAddress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lbproc.types import Address, Seconds
 
 DEFAULT_BACKLOG = 4096
@@ -68,7 +71,13 @@ _SYN_AND_ACK = 0x12
 _WHOLE_PACKET = 0xFFFFFFFF
 
 
-def probe_bind(address: TcpAddress, *, attempts: int = 51, pause: Seconds = 0.1) -> None:
+def probe_bind(
+    address: TcpAddress,
+    *,
+    attempts: int = 51,
+    pause: Seconds = 0.1,
+    sleep: Callable[[Seconds], None] = time.sleep,
+) -> None:
     """Makes sure that no other program listens on a TCP address.
 
     SO_REUSEPORT alone would let a second program of the same user join without a word, and take a share of
@@ -79,6 +88,7 @@ def probe_bind(address: TcpAddress, *, attempts: int = 51, pause: Seconds = 0.1)
         address: With an IP literal as host. Port 0 needs no probe: the kernel picks a free one.
         attempts: How often to try, at least once.
         pause: Seconds between two tries.
+        sleep: Waits that long; what it raises ends the tries.
 
     Raises:
         StartError: The address is in use to the end, or cannot be bound at all.
@@ -92,7 +102,7 @@ def probe_bind(address: TcpAddress, *, attempts: int = 51, pause: Seconds = 0.1)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or attempt == attempts:
                 raise _bind_error(address, error) from error
-            time.sleep(pause)
+            sleep(pause)
         else:
             return
 
@@ -123,7 +133,7 @@ def open_slotted(address: TcpAddress, slots: int) -> list[socket.socket]:
     return sockets
 
 
-def open_unix(address: UnixAddress, *, mode: int | None = None) -> socket.socket:
+def open_unix(address: UnixAddress, *, mode: int | None = None) -> tuple[socket.socket, SocketFile]:
     """Binds a Unix socket, after removing the file of a program that is gone. It does not listen yet.
 
     Args:
@@ -134,21 +144,40 @@ def open_unix(address: UnixAddress, *, mode: int | None = None) -> socket.socket
     Raises:
         StartError: A program listens there, the path is something else than a socket, or it cannot be bound.
     """
-    _remove_stale(address)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if mode is None:
-            sock.bind(address.path)
-        else:
-            umask = os.umask(0o777 & ~mode)
-            try:
+    path = Path(address.path)
+    with locked_directory(path):
+        _remove_stale(address)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            if mode is None:
                 sock.bind(address.path)
-            finally:
-                os.umask(umask)
-    except OSError as error:
-        sock.close()
-        raise _bind_error(address, error) from error
-    return sock
+            else:
+                umask = os.umask(0o777 & ~mode)
+                try:
+                    sock.bind(address.path)
+                finally:
+                    os.umask(umask)
+            return sock, SocketFile.of(path)
+        except OSError as error:
+            sock.close()
+            raise _bind_error(address, error) from error
+
+
+def listen_unix(sock: socket.socket, file: SocketFile, backlog: int = DEFAULT_BACKLOG) -> None:
+    """Begins to listen on a Unix socket, if it still has its name.
+
+    Between bind and listen a socket looks as if its program were gone, so another may have replaced the
+    file: then clients would come to the other one.
+
+    Raises:
+        StartError: Another program has the path.
+    """
+    with locked_directory(file.path):
+        if not file.is_there():
+            raise StartError(
+                f"unix:{file.path}: another program began to use the path; stop it or choose another path"
+            )
+        listen(sock, backlog)
 
 
 def listen(sock: socket.socket, backlog: int = DEFAULT_BACKLOG) -> None:
@@ -164,14 +193,6 @@ def listen(sock: socket.socket, backlog: int = DEFAULT_BACKLOG) -> None:
         is_unix = sock.family is socket.AF_UNIX
         address = UnixAddress(sock.getsockname()) if is_unix else bound_address(sock)
         raise _bind_error(address, error) from error
-
-
-def remove_unix(address: UnixAddress) -> None:
-    """Removes the file of a Unix socket, so that new connections are refused.
-
-    What is queued can be accepted.
-    """
-    Path(address.path).unlink(missing_ok=True)
 
 
 def steer(sock: socket.socket, live_slots: int) -> None:
@@ -196,9 +217,11 @@ def refuse_new(sock: socket.socket) -> None:
     """Drops the SYN of every new connection to a listening TCP socket, while handshakes that began complete.
 
     A client whose SYN was dropped sends it again after a second: to whoever listens by then, or to be
-    refused. A Unix socket has no SYN: remove its file instead.
+    refused. A Unix socket has no SYN: it is shut down, after which a connect is refused and accept gives
+    what is queued.
     """
     if sock.family is socket.AF_UNIX:
+        sock.shutdown(socket.SHUT_RD)
         return
     _attach(sock, _SO_ATTACH_FILTER, (
         (_LOAD_BYTE, 0, 0, _TCP_FLAGS_OFFSET),

@@ -415,7 +415,8 @@ failed:
 static int words_traverse(Words *self, visitproc visit, void *arg)
 {
     Py_VISIT((PyObject *)Py_TYPE((PyObject *)self));
-    Py_VISIT(self->view.obj);
+    /* Not the owner of the buffer: up to 3.12 the collector may clear a memoryview that still has an export, and
+     * releasing that crashes. The price is that a cycle through the owner is not collected. */
     Py_VISIT(self->halted);
     return 0;
 }

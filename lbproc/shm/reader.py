@@ -6,7 +6,9 @@ nothing has to be carried over when a process dies.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add
 
 from lbproc.shm.cells import BackendCounter, ProcessState, Role, WorkerCounter
 from lbproc.shm.layout import NO_COLUMN
@@ -79,12 +81,13 @@ class Reader:
     def column(self, column: Column) -> ColumnState:
         """One column, whether a process has it or not."""
         cells, place = self._cells, self._layout.in_column
+        role = Role(cells[place(column, "role")])  # first: a column gets its role when all else is there
         slot = cells[place(column, "slot")]
         counters = self._run(place(column, "counters"), _WORKER_COUNTERS)
         baseline = self._run(place(column, "baseline"), _WORKER_COUNTERS)
         return ColumnState(
             column=column,
-            role=Role(cells[place(column, "role")]),
+            role=role,
             slot=Slot(slot - 1) if slot else None,
             pid=cells[place(column, "pid")],
             state=ProcessState(cells[place(column, "state")]),
@@ -95,8 +98,7 @@ class Reader:
 
     def columns(self) -> list[ColumnState]:
         """The columns that processes have, the supervisor's among them."""
-        used = self._used_columns()
-        return [self.column(column) for column in used if self._cells[self._layout.in_column(column, "role")]]
+        return [state for state in map(self.column, self._used_columns()) if not _is_between(state)]
 
     def in_flight(self, row: Row) -> int:
         """Requests and tunnels to a backend, of all processes."""
@@ -104,14 +106,23 @@ class Reader:
 
     def backend_totals(self, row: Row) -> tuple[int, ...]:
         """The counters of a backend by ``BackendCounter``, over all processes that ever were."""
-        totals = [0] * _BACKEND_COUNTERS
-        offset = row * self._layout.backend_counters
+        return self.backends_totals((row,))[0]
+
+    def backends_totals(self, rows: Sequence[Row]) -> list[tuple[int, ...]]:
+        """The counters of several backends, each as `backend_totals` gives them.
+
+        One pass over the columns for all of them, from the lowest row to the highest.
+        """
+        if not rows:
+            return []
+        stride, lowest = self._layout.backend_counters, min(rows)
+        length = (max(rows) - lowest) * stride + _BACKEND_COUNTERS
+        totals = [0] * length
         for column in self._used_columns():
-            first = self._layout.in_column(column, "backend_counters") + offset
-            totals = [
-                total + one for total, one in zip(totals, self._run(first, _BACKEND_COUNTERS), strict=True)
-            ]
-        return tuple(totals)
+            first = self._layout.in_column(column, "backend_counters") + lowest * stride
+            totals = list(map(add, totals, self._run(first, length)))
+        starts = ((row - lowest) * stride for row in rows)
+        return [tuple(totals[start : start + _BACKEND_COUNTERS]) for start in starts]
 
     def backend_total(self, row: Row, counter: BackendCounter) -> int:
         """One counter of a backend, over all processes that ever were."""
@@ -150,3 +161,8 @@ class Reader:
                 break
             used.append(column)
         return used
+
+
+def _is_between(state: ColumnState) -> bool:
+    """Whether the column is free, or is just being freed: its slot goes before its role."""
+    return state.role is Role.FREE or (state.role is Role.WORKER and state.slot is None)

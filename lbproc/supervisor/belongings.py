@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from lbproc.config.model import Config
 from lbproc.net.control_socket import ControlListener
 from lbproc.shm.table import Table
 from lbproc.supervisor.rights import Account
-from lbproc.supervisor.sockets import ListeningSockets
+from lbproc.supervisor.sockets import AdminSocket, ListeningSockets
 from lbproc.telemetry.log import ErrorLog
+from lbproc.telemetry.sink import Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Belongings:
         control: the open control socket.
         account: whom the children run as, or None.
         log: the error log.
+        access_log: for the workers, or None when it is off.
     """
 
     config: Config
@@ -45,7 +46,8 @@ class Belongings:
     workers: int
     table: Table
     sockets: ListeningSockets
-    admin_socket: socket.socket | None
+    admin_socket: AdminSocket | None
     control: ControlListener
     account: Account | None
     log: ErrorLog
+    access_log: Sink | None

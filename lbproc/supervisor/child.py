@@ -12,7 +12,6 @@ import gc
 import os
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -21,6 +20,8 @@ from lbproc.errors import LbprocError
 from lbproc.net.channel import send_last_words
 from lbproc.supervisor.rights import Account, become
 from lbproc.supervisor.signals import signals_held
+from lbproc.telemetry.events import Event
+from lbproc.telemetry.log import ErrorLog
 
 EXIT_REFUSED = 1
 """The child said why it cannot work."""
@@ -34,6 +35,7 @@ def fork_child(
     release: Callable[[], None],
     channel: socket.socket,
     account: Account | None,
+    log: ErrorLog,
 ) -> int:
     """Forks; returns the process id in the parent, and never in the child.
 
@@ -45,6 +47,7 @@ def fork_child(
             supervisor's signals.
         channel: the child's end, for its last words when it cannot boot.
         account: whom the child runs as; None leaves that as it is.
+        log: the child's own, for the defect that ends it.
 
     Raises:
         OSError: the fork failed.
@@ -56,15 +59,17 @@ def fork_child(
             status = EXIT_CRASHED
             try:
                 release()
-            except BaseException:  # the barrier of the process: nothing may return from here
-                traceback.print_exc()
+            except BaseException as error:  # the barrier of the process: nothing may return from here
+                log.write_crash(Event.CRASHED, error)
                 _leave(status)
     if pid == 0:
-        _live(main, channel, account)
+        _live(main, channel, account, log)
     return pid
 
 
-def _live(main: Callable[[], int], channel: socket.socket, account: Account | None) -> NoReturn:
+def _live(
+    main: Callable[[], int], channel: socket.socket, account: Account | None, log: ErrorLog
+) -> NoReturn:
     status = EXIT_CRASHED
     try:
         # What was made before the fork is shared with the parent as long as no collector touches it.
@@ -77,8 +82,8 @@ def _live(main: Callable[[], int], channel: socket.socket, account: Account | No
     except LbprocError as error:
         send_last_words(channel, FailedToBoot(str(error)))
         status = EXIT_REFUSED
-    except BaseException:  # the barrier of the process
-        traceback.print_exc()
+    except BaseException as error:  # the barrier of the process
+        log.write_crash(Event.CRASHED, error)
     finally:
         _leave(status)
 

@@ -22,6 +22,7 @@ from lbproc.net.channel import SupervisorChannel, open_pair
 from lbproc.shm.views import RepairReport, Role, SupervisorView
 from lbproc.supervisor.belongings import Belongings, Entries
 from lbproc.supervisor.child import fork_child
+from lbproc.telemetry.log import ErrorLog
 from lbproc.types import Column, Seconds, Slot
 
 _ADOPT_AT_ONCE = 200
@@ -103,18 +104,26 @@ class Children:
         """Forks a child. Failing is an event."""
         role = Role.CONTROLLER if slot is None else Role.WORKER
         try:
+            ours, theirs = open_pair()
+        except OSError as error:  # no descriptor is left
+            self._happened(SpawnFailed(name, error.strerror or str(error)))
+            return
+        try:
             column = self._view.allocate_column(slot, role)
         except CapacityError as error:
+            ours.close()
+            theirs.close()
             self._happened(SpawnFailed(name, str(error)))
             return
-        ours, theirs = open_pair()
         process = self._processes[name] = Process(name, slot, column, SupervisorChannel(ours))
+        log = self._own.log.renamed("controller" if slot is None else f"worker-{slot}")
         try:
             process.pid = fork_child(
-                partial(self._main, process, theirs),
+                partial(self._main, process, theirs, log),
                 partial(self._release_in_child, slot),
                 theirs,
                 self._own.account,
+                log,
             )
         except OSError as error:
             process.is_reachable = False
@@ -177,16 +186,32 @@ class Children:
         for process in self._processes.values():
             self._close_channel(process)
 
-    def _main(self, process: Process, channel: socket.socket) -> int:
+    def _main(self, process: Process, channel: socket.socket, log: ErrorLog) -> int:
         """In the child: its own main function."""
         own = self._own
         if process.slot is None:
             return self._entries.controller(
-                ControllerBoot(process.column, own.table, own.config, own.admin_socket, channel)
+                ControllerBoot(
+                    process.column,
+                    own.table,
+                    own.config,
+                    None if own.admin_socket is None else own.admin_socket.socket,
+                    channel,
+                    log,
+                )
             )
         listeners = own.sockets.of_slot(process.slot)
         return self._entries.worker(
-            WorkerBoot(process.slot, process.column, own.table, own.config, listeners, channel)
+            WorkerBoot(
+                process.slot,
+                process.column,
+                own.table,
+                own.config,
+                listeners,
+                channel,
+                log,
+                own.access_log,
+            )
         )
 
     def _release_in_child(self, slot: Slot | None) -> None:
@@ -200,10 +225,13 @@ class Children:
             process.channel.close()
         self._own.sockets.close_in_child(slot)
         if slot is not None and self._own.admin_socket is not None:
-            self._own.admin_socket.close()
+            self._own.admin_socket.socket.close()
+        if slot is None and self._own.access_log is not None:
+            self._own.access_log.close()
 
     def _on_channel(self, process: Process, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
+        # What happened in the same round may have cost it the channel.
+        if events & selectors.EVENT_WRITE and process.is_reachable:
             self._try(process, process.channel.flush)
         if events & selectors.EVENT_READ:
             self._hear(process)

@@ -2,7 +2,10 @@
 
 Owns the connections and their bounds: how many there are, how long one may be silent, how long a request
 may be. Does not own the answers. A client that sends nonsense gets a reply that says so, and is closed; one
-that does not read its answer is closed after a while.
+that does not read its answer is closed after a while, or when so many are connected that a new one needs its
+place. When a connection cannot be accepted, for lack of
+descriptors say, the socket is left alone until the next `expire`: it stays readable, so that the loop would
+turn without rest.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from lbproc.core.control.codec import Decoder, encode
 from lbproc.core.control.messages import CommandLineRequest, Message, Reply, StatusRequest, StopRequest
 from lbproc.errors import ControlError
 from lbproc.net.control_socket import ControlListener
+from lbproc.telemetry.events import Event
+from lbproc.telemetry.log import ErrorLog
 from lbproc.types import Seconds
 
 MAX_CLIENTS = 64
@@ -51,9 +56,10 @@ class ControlServer:
         selector: whose keys carry a function that takes the ready events.
         answer: called for each request.
         clock: monotonic time.
+        log: for what is refused.
     """
 
-    __slots__ = ("_answer", "_clients", "_clock", "_listener", "_selector")
+    __slots__ = ("_answer", "_clients", "_clock", "_is_resting", "_listener", "_log", "_selector")
 
     def __init__(
         self,
@@ -61,21 +67,25 @@ class ControlServer:
         selector: selectors.BaseSelector,
         answer: Answer,
         clock: Callable[[], Seconds],
+        log: ErrorLog,
     ) -> None:
         self._listener = listener
         self._selector = selector
         self._answer = answer
         self._clock = clock
-        self._clients: set[_Client] = set()
-        selector.register(listener.socket, selectors.EVENT_READ, self._accept)
+        self._log = log
+        self._clients: dict[_Client, None] = {}  # in the order in which they came
+        self._is_resting = True
+        self._accept_again()
 
     def expire(self) -> None:
-        """Closes clients that took too long. Call it now and then."""
+        """Closes clients that took too long, and accepts again if that failed. Call it now and then."""
         now = self._clock()
         for client in [
             client for client in self._clients if not client.awaits_end and now >= client.deadline
         ]:
             self._drop(client)
+        self._accept_again()
 
     def close(self, last_word: Reply | None = None) -> None:
         """Removes the socket, then tells those that wait for the end that it has come.
@@ -83,7 +93,7 @@ class ControlServer:
         Args:
             last_word: what they are told; None tells them nothing.
         """
-        self._selector.unregister(self._listener.socket)
+        self._rest()
         self._listener.close()
         for client in list(self._clients):
             if client.awaits_end and last_word is not None:
@@ -101,35 +111,72 @@ class ControlServer:
     def _accept(self, _events: int) -> None:
         try:
             sock, _ = self._listener.socket.accept()
-        except OSError:  # gone again, or no descriptor left: the next event tells
+        except (BlockingIOError, ConnectionAbortedError):  # gone again
             return
-        if len(self._clients) >= MAX_CLIENTS:
+        except OSError as error:
+            self._log.write(Event.ACCEPT_PAUSED, listener="control", reason=error.strerror)
+            self._rest()
+            return
+        if len(self._clients) >= MAX_CLIENTS and not self._drop_silent():
             sock.close()
             return
         sock.setblocking(False)
         client = _Client(sock, self._clock() + CLIENT_TIMEOUT)
-        self._clients.add(client)
+        self._clients[client] = None
         self._selector.register(sock, selectors.EVENT_READ, partial(self._serve, client))
+
+    def _drop_silent(self) -> bool:
+        """Makes room: whoever has been connected longest and waits for no end of ours leaves."""
+        silent = next((client for client in self._clients if not client.awaits_end), None)
+        if silent is not None:
+            self._drop(silent)
+        return silent is not None
+
+    def _rest(self) -> None:
+        if not self._is_resting:
+            self._is_resting = True
+            self._selector.unregister(self._listener.socket)
+
+    def _accept_again(self) -> None:
+        if self._is_resting:
+            self._is_resting = False
+            self._selector.register(self._listener.socket, selectors.EVENT_READ, self._accept)
 
     def _serve(self, client: _Client, events: int) -> None:
         try:
             if events & selectors.EVENT_READ and not client.unsent:
                 self._read(client)
             self._flush(client)
+            # One answer at a time: while one is being sent, nothing more is read or answered.
+            while not client.unsent and not client.is_leaving and self._answer_next(client):
+                self._flush(client)
         except OSError:
             self._drop(client)
+            return
+        if client.is_leaving and not client.unsent:
+            self._drop(client)
+            return
+        waits_for = selectors.EVENT_WRITE if client.unsent else selectors.EVENT_READ
+        self._selector.modify(client.socket, waits_for, partial(self._serve, client))
 
     def _read(self, client: _Client) -> None:
         octets = client.socket.recv(_READ_BYTES)
         if not octets:
             raise ConnectionResetError
         client.decoder.feed(octets)
+
+    def _answer_next(self, client: _Client) -> bool:
+        """Answers the next request that is there whole; False when there is none."""
         try:
-            while not client.unsent and (message := client.decoder.next_message()) is not None:
-                self._reply(client, self._answer(_as_request(message)))
+            message = client.decoder.next_message()
+            if message is None:
+                return False
+            self._reply(client, self._answer(_as_request(message)))
         except ControlError as error:
             client.is_leaving = True
+            self._log.write(Event.CONTROL_REQUEST_REFUSED, reason=error)
             self._reply(client, Reply(ok=False, body=str(error)))
+        return True
 
     def _reply(self, client: _Client, reply: Reply | None) -> None:
         if reply is None:
@@ -142,15 +189,9 @@ class ControlServer:
         if client.unsent:
             with contextlib.suppress(BlockingIOError):
                 client.unsent = client.unsent[client.socket.send(client.unsent) :]
-        if client.is_leaving and not client.unsent:
-            self._drop(client)
-            return
-        # One answer at a time: while it is being sent, nothing more is read.
-        events = selectors.EVENT_WRITE if client.unsent else selectors.EVENT_READ
-        self._selector.modify(client.socket, events, partial(self._serve, client))
 
     def _drop(self, client: _Client) -> None:
-        self._clients.discard(client)
+        self._clients.pop(client, None)
         self._selector.unregister(client.socket)
         client.socket.close()
 

@@ -44,6 +44,8 @@ from lbproc.core.supervision_events import (
     Exit,
     KillChild,
     Listen,
+    ListenFailed,
+    Listening,
     RefuseConnections,
     RepairColumn,
     Report,
@@ -54,22 +56,18 @@ from lbproc.core.supervision_events import (
     StopRequested,
     Ticked,
 )
-from lbproc.errors import ControlError
+from lbproc.errors import ControlError, LbprocError, StartError
 from lbproc.shm.clock import monotonic_ns
 from lbproc.shm.views import SupervisorView
 from lbproc.supervisor.belongings import Belongings, Entries
 from lbproc.supervisor.children import Children, Process
 from lbproc.supervisor.control import ControlServer
-from lbproc.supervisor.signals import SignalQueue
-from lbproc.supervisor.sockets import close_admin_socket
+from lbproc.supervisor.signals import STOPPING, SignalQueue
 from lbproc.supervisor.status import describe
 from lbproc.telemetry.events import Event as LogEvent
 from lbproc.types import Seconds, Slot
 
 TICK: Seconds = 1.0
-
-_STOP_SIGNALS = {signal.SIGTERM: False, signal.SIGINT: False, signal.SIGQUIT: True}
-"""Whether the signal stops at once."""
 
 
 class Shell:
@@ -80,6 +78,7 @@ class Shell:
         view: of the table.
         membership: what is published of the backends.
         entries: what the children run.
+        signals: closed at the end of `run`, last.
         on_ready: called once, when every child is ready for the first time.
     """
 
@@ -89,6 +88,7 @@ class Shell:
         view: SupervisorView,
         membership: Membership,
         entries: Entries,
+        signals: SignalQueue,
         on_ready: Callable[[], None],
     ) -> None:
         self._own = belongings
@@ -103,9 +103,9 @@ class Shell:
         self._started_at = _now()
         self._next_tick_at = self._started_at + TICK
         self._selector = selectors.DefaultSelector()
-        self._signals = SignalQueue()
+        self._signals = signals
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
-        self._control = ControlServer(belongings.control, self._selector, self._answer, _now)
+        self._control = ControlServer(belongings.control, self._selector, self._answer, _now, self._log)
         self._children = Children(
             belongings,
             view,
@@ -128,6 +128,12 @@ class Shell:
                 self._children.reap()
                 self._tick_if_due()
             last_word = Reply(ok=True, body={"status": self._end.status})
+        except LbprocError as error:
+            self._log.write(LogEvent.START_FAILED, reason=error)
+            raise
+        except Exception as error:
+            self._log.write_crash(LogEvent.CRASHED, error)
+            raise
         finally:
             self._close(last_word)
         return self._end
@@ -157,8 +163,8 @@ class Shell:
 
     def _on_signals(self, _events: int) -> None:
         for number in self._signals.take():
-            if number in _STOP_SIGNALS:
-                self._happened(StopRequested(_STOP_SIGNALS[number], number.name))
+            if number in STOPPING:
+                self._happened(StopRequested(STOPPING[number], number.name))
             elif number is signal.SIGUSR1:
                 self._reopen_logs()
             # SIGCHLD has done its work by waking the loop. SIGHUP changes nothing: it must not end a service.
@@ -190,7 +196,12 @@ class Shell:
     def _carry_out(self, command: Command) -> None:
         match command:
             case Listen():
-                self._own.sockets.listen()
+                try:
+                    self._own.sockets.listen()
+                except StartError as error:
+                    self._happened(ListenFailed(str(error)))
+                else:
+                    self._happened(Listening())
             case RefuseConnections():
                 self._own.sockets.refuse()
             case CloseListeners():
@@ -209,7 +220,8 @@ class Shell:
         match command:
             case SpawnChild(name, slot):
                 self._children.spawn(name, slot)
-                self._report("controller_started" if slot is None else "worker_started", name, {})
+                if (process := self._children.get(name)) is not None and process.pid:
+                    self._report("controller_started" if slot is None else "worker_started", name, {})
             case SendStop(name, at_once):
                 self._children.send(name, Stop(at_once))
             case DumpChild(name):
@@ -229,9 +241,13 @@ class Shell:
                 assert_never(command)
 
     def _reopen_logs(self) -> None:
-        self._log.reopen()
+        """Makes the new files before the children open them, because they may have no right to."""
+        done = self._log.reopen()
+        if self._own.access_log is not None:
+            done = self._log.reopen_sink(self._own.access_log) and done
         self._children.send_to_all(ReopenLogs())
-        self._log.write(LogEvent.LOGS_REOPENED)
+        if done:
+            self._log.write(LogEvent.LOGS_REOPENED)
 
     def _publish(self) -> None:
         epoch = self._view.publish_membership(self._membership.encode())
@@ -240,7 +256,9 @@ class Shell:
 
     def _report(self, event: str, child: ChildId | None, fields: dict[str, str | int | float]) -> None:
         process = None if child is None else self._children.get(child)
-        place: dict[str, int | None] = {} if process is None else {"slot": process.slot, "pid": process.pid}
+        place: dict[str, int | None] = (
+            {} if process is None else {"slot": process.slot, "pid": process.pid or None}
+        )
         self._log.write(LogEvent[event.upper()], **place, **fields)
 
     def _describe(self) -> dict[str, object]:
@@ -258,21 +276,24 @@ class Shell:
         self._signals.close_in_child()
         self._selector.close()
         self._control.close_in_child()
-        self._log.close()
 
     def _close(self, last_word: Reply | None) -> None:
         """Closes everything. Those who wait for the end hear of it last, when no file is left."""
         self._own.sockets.close()
         if self._own.admin_socket is not None:
-            close_admin_socket(self._own.admin_socket)
+            self._own.admin_socket.close()
         self._children.close()
         if self._end is not None:
+            if self._end.reason:
+                self._log.write(LogEvent.START_FAILED, reason=self._end.reason)
             self._log.write(LogEvent.STOPPED, status=self._end.status)
         self._control.close(last_word)
-        self._signals.close()
         self._selector.close()
         self._own.table.close()
+        if self._own.access_log is not None:
+            self._own.access_log.close()
         self._log.close()
+        self._signals.close()
 
 
 def _now() -> Seconds:

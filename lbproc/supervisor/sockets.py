@@ -4,19 +4,27 @@ They belong to the supervisor: workers come and go, what is queued on a socket s
 slotted (one socket for each slot), a Unix address is shared by all workers. Owns their order: bound all
 together, listening in slot order, closed from the highest slot down, because the kernel counts the sockets
 of an address in the order of `listen` and moves the last into the hole that a close leaves.
+
+Another program that starts at the same time can bind what is bound here and not yet listened on. So the
+addresses are looked at once more when it is time to listen, and one program does so at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lbproc.boot import InheritedListener
 from lbproc.config.model import Config
-from lbproc.net.listeners import listen, open_slotted, open_unix, probe_bind, refuse_new, remove_unix
+from lbproc.errors import StartError
+from lbproc.net.listeners import listen, listen_unix, open_slotted, open_unix, probe_bind, refuse_new
 from lbproc.net.sockaddr import bound_address
+from lbproc.net.socket_file import SocketFile
 from lbproc.types import Address, Seconds, Slot, TcpAddress, UnixAddress
 
 _UNIX_MODE = 0o666
@@ -29,6 +37,13 @@ _PAUSE: Seconds = 0.5
 """Together as long as a TCP address is probed. A look is a connection, and workers that leave wait until
 for a moment none comes, so look seldom."""
 
+_LOCK_NAME = "\0lbproc/listen"
+_LOCK_ATTEMPTS = 50
+_LOCK_PAUSE: Seconds = 0.02
+
+Sleep = Callable[[Seconds], None]
+"""Waits that long while somebody else leaves; raises to end the waiting."""
+
 
 @dataclass(frozen=True, slots=True)
 class BoundAddress:
@@ -38,16 +53,18 @@ class BoundAddress:
         listener_name: the ``[listeners.NAME]`` it belongs to.
         address: with the port that the kernel chose where the configuration says 0.
         sockets: one for each slot, or a single one when the address is shared.
+        file: of a Unix address.
     """
 
     listener_name: str
     address: Address
     sockets: tuple[socket.socket, ...]
+    file: SocketFile | None = None
 
     @property
     def is_shared(self) -> bool:
         """Whether all workers serve the same socket."""
-        return isinstance(self.address, UnixAddress)
+        return self.file is not None
 
     def inherited(self, slot: Slot) -> InheritedListener:
         """What the worker of this slot gets."""
@@ -61,29 +78,44 @@ class ListeningSockets:
     Args:
         config: names the addresses.
         slots: how many workers there are.
+        sleep: waits for a predecessor.
 
     Raises:
         StartError: an address cannot be bound; nothing stays open.
     """
 
-    __slots__ = ("_refusing", "bound")
+    __slots__ = ("bound",)
 
-    def __init__(self, config: Config, slots: int) -> None:
+    def __init__(self, config: Config, slots: int, sleep: Sleep = time.sleep) -> None:
         self.bound: list[BoundAddress] = []
-        self._refusing = False
         try:
             for name, listener in config.listeners.items():
                 for address in listener.bind:
-                    self.bound.append(_bind(name, address, slots))
+                    self.bound.append(_bind(name, address, slots, sleep))
         except BaseException:
             self.close()
             raise
 
     def listen(self) -> None:
-        """Lets connections come."""
+        """Lets connections come.
+
+        Raises:
+            StartError: another program has begun to use an address.
+        """
+        with _one_at_a_time():
+            self._probe_and_listen()
+
+    def _probe_and_listen(self) -> None:
+        # All are looked at before the first listens, because our own addresses may overlap.
+        for bound in self.bound:
+            if isinstance(bound.address, TcpAddress):
+                probe_bind(bound.address, attempts=1)
         for bound in self.bound:
             for sock in bound.sockets:
-                listen(sock)
+                if bound.file is None:
+                    listen(sock)
+                else:
+                    listen_unix(sock, bound.file)
 
     def of_slot(self, slot: Slot) -> tuple[InheritedListener, ...]:
         """What the worker of a slot serves: the slot's own sockets and the shared ones."""
@@ -95,21 +127,22 @@ class ListeningSockets:
 
     def refuse(self) -> None:
         """Keeps new connections out; what is queued stays to be accepted."""
-        self._refusing = True
         for bound in self.bound:
-            if isinstance(bound.address, UnixAddress):
-                remove_unix(bound.address)
+            if bound.file is not None:
+                bound.file.remove()
             for sock in bound.sockets:
-                refuse_new(sock)
+                with contextlib.suppress(
+                    OSError
+                ):  # no memory for the filter: the queue is served nevertheless
+                    refuse_new(sock)
 
     def close(self) -> None:
         """Closes everything and removes the files of Unix sockets. Idempotent."""
         for bound in self.bound:
+            if bound.file is not None:
+                bound.file.remove()
             for sock in reversed(bound.sockets):
                 sock.close()
-            # Once refused the file is gone, and a successor may have put its own there.
-            if isinstance(bound.address, UnixAddress) and not self._refusing:
-                remove_unix(bound.address)
         self.bound.clear()
 
     def close_in_child(self, slot: Slot | None) -> None:
@@ -121,36 +154,77 @@ class ListeningSockets:
                     sock.close()
 
 
-def open_admin_socket(address: Address) -> socket.socket:
+@dataclass(frozen=True, slots=True)
+class AdminSocket:
+    """The admin listener.
+
+    Args:
+        socket: bound and listening.
+        file: of a Unix address.
+    """
+
+    socket: socket.socket
+    file: SocketFile | None = None
+
+    def close(self) -> None:
+        """Closes it and removes its file if it has one. Idempotent."""
+        if self.file is not None and self.socket.fileno() >= 0:
+            self.file.remove()
+        self.socket.close()
+
+
+def open_admin_socket(address: Address, sleep: Sleep = time.sleep) -> AdminSocket:
     """Binds the admin listener and listens.
+
+    Args:
+        address: where.
+        sleep: waits for a predecessor.
 
     Raises:
         StartError: the address cannot be bound.
     """
     if isinstance(address, TcpAddress):
-        probe_bind(address)
+        probe_bind(address, sleep=sleep)
         (sock,) = open_slotted(address, 1)
+        admin = AdminSocket(sock)
     else:
-        sock = open_unix(address, mode=_ADMIN_UNIX_MODE)
-    listen(sock)
-    return sock
+        admin = AdminSocket(*_bind_unix(address, _ADMIN_UNIX_MODE, sleep))
+    try:
+        if admin.file is None:
+            listen(admin.socket)
+        else:
+            listen_unix(admin.socket, admin.file)
+    except StartError:
+        admin.close()
+        raise
+    return admin
 
 
-def close_admin_socket(sock: socket.socket) -> None:
-    """Closes the admin listener and removes its file if it has one."""
-    path = sock.getsockname()
-    sock.close()
-    if isinstance(path, str):
-        remove_unix(UnixAddress(path))
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Keeps two lbproc of one network namespace from looking and listening at the same moment.
+
+    An abstract Unix name has the namespace of the addresses, leaves no file, and goes with its process. Who
+    holds on to it is in the way for a second: it guards against accidents, not against enemies.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
+        for _ in range(_LOCK_ATTEMPTS):
+            try:
+                lock.bind(_LOCK_NAME)
+            except OSError:
+                time.sleep(_LOCK_PAUSE)
+            else:
+                break
+        yield
 
 
-def _bind_unix(address: UnixAddress) -> socket.socket:
+def _bind_unix(address: UnixAddress, mode: int, sleep: Sleep) -> tuple[socket.socket, SocketFile]:
     """Binds when whoever listens there has left; a predecessor that is about to leave gets some time."""
     for _ in range(_ATTEMPTS):
         if not _is_live(address):
             break
-        time.sleep(_PAUSE)
-    return open_unix(address, mode=_UNIX_MODE)
+        sleep(_PAUSE)
+    return open_unix(address, mode=mode)
 
 
 def _is_live(address: UnixAddress) -> bool:
@@ -159,9 +233,10 @@ def _is_live(address: UnixAddress) -> bool:
         return probe.connect_ex(address.path) in {0, errno.EAGAIN}
 
 
-def _bind(name: str, address: Address, slots: int) -> BoundAddress:
+def _bind(name: str, address: Address, slots: int, sleep: Sleep) -> BoundAddress:
     if isinstance(address, UnixAddress):
-        return BoundAddress(name, address, (_bind_unix(address),))
-    probe_bind(address)
+        sock, file = _bind_unix(address, _UNIX_MODE, sleep)
+        return BoundAddress(name, address, (sock,), file)
+    probe_bind(address, sleep=sleep)
     sockets = open_slotted(address, slots)
     return BoundAddress(name, bound_address(sockets[0]), tuple(sockets))

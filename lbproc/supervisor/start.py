@@ -15,17 +15,19 @@ from lbproc import __version__
 from lbproc.config.model import Config
 from lbproc.controller import run_controller
 from lbproc.core.control.membership import Membership
-from lbproc.errors import StartError
+from lbproc.errors import LbprocError, StartError
 from lbproc.net.control_socket import ControlListener, default_control_socket
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
 from lbproc.shm.views import SupervisorView
 from lbproc.supervisor.belongings import Belongings, Entries
-from lbproc.supervisor.rights import descriptors_needed, find_account, raise_descriptor_limit
+from lbproc.supervisor.rights import Account, descriptors_needed, find_account, raise_descriptor_limit
 from lbproc.supervisor.shell import Shell
-from lbproc.supervisor.sockets import ListeningSockets, close_admin_socket, open_admin_socket
+from lbproc.supervisor.signals import SignalQueue, StoppedEarlyError
+from lbproc.supervisor.sockets import ListeningSockets, Sleep, open_admin_socket
 from lbproc.telemetry.events import Event
 from lbproc.telemetry.log import ErrorLog, open_error_log
+from lbproc.telemetry.sink import FileOwner, Sink
 from lbproc.worker import run_worker
 
 FIRST_GENERATION = 1
@@ -55,19 +57,33 @@ def run(
         StartError: lbproc cannot start here; says why.
         CapacityError: the configuration does not fit into the table it asks for.
     """
-    workers = count_workers(config)
+    account = find_account(config.runtime.user)
+    owner = None if account is None else FileOwner(account.name, account.uid, account.gid)
     with ExitStack() as undo:
-        log = open_error_log(config.log.error, config.log.level, "supervisor")
+        signals = SignalQueue()
+        undo.callback(signals.close)
+        log = open_error_log(config.log.error, config.log.level, "supervisor", owner)
         undo.callback(log.close)
-        belongings = _open(config, config_path.absolute(), workers, log, undo)
-        view = SupervisorView(belongings.table)
-        membership = Membership(config, view.ensure_row, view.ensure_pool)
+        try:
+            access_log = None if config.log.access == "off" else Sink(config.log.access, owner)
+            if access_log is not None:
+                undo.callback(access_log.close)
+            belongings = _open(config, config_path.absolute(), account, log, access_log, undo, signals.sleep)
+            view = SupervisorView(belongings.table)
+            membership = Membership(config, view.ensure_row, view.ensure_pool)
+        except LbprocError as error:
+            log.write(Event.START_FAILED, reason=error)
+            raise
+        except StoppedEarlyError:
+            log.write(Event.STOPPED, status=0)
+            return 0
         view.set_generation(FIRST_GENERATION)
         shell = Shell(
             belongings,
             view,
             membership,
             entries or Entries(run_worker, run_controller),
+            signals,
             on_ready or _nothing,
         )
         undo.pop_all()  # the shell closes it all
@@ -83,8 +99,16 @@ def count_workers(config: Config) -> int:
     return len(os.sched_getaffinity(0)) if asked == "auto" else asked
 
 
-def _open(config: Config, config_path: Path, workers: int, log: ErrorLog, undo: ExitStack) -> Belongings:
-    account = find_account(config.runtime.user)
+def _open(
+    config: Config,
+    config_path: Path,
+    account: Account | None,
+    log: ErrorLog,
+    access_log: Sink | None,
+    undo: ExitStack,
+    sleep: Sleep,
+) -> Belongings:
+    workers = count_workers(config)
     if os.geteuid() == 0 and account is None:
         log.write(Event.RUNNING_AS_ROOT)
     raise_descriptor_limit(descriptors_needed(config, workers))
@@ -92,17 +116,19 @@ def _open(config: Config, config_path: Path, workers: int, log: ErrorLog, undo: 
     undo.callback(control.close)
     table = Table.create(_capacities(config, workers))
     undo.callback(table.close)
-    sockets = ListeningSockets(config, workers)
+    sockets = ListeningSockets(config, workers, sleep)
     undo.callback(sockets.close)
     admin_socket = None
     if config.admin is not None:
-        admin_socket = open_admin_socket(config.admin.bind)
-        undo.callback(close_admin_socket, admin_socket)
+        admin_socket = open_admin_socket(config.admin.bind, sleep)
+        undo.callback(admin_socket.close)
         log.write(Event.ADMIN_LISTENING, address=config.admin.bind)
     for bound in sockets.bound:
         log.write(Event.LISTENING, listener=bound.listener_name, address=bound.address)
     log.write(Event.STARTED, version=__version__, pid=os.getpid(), config=config_path)
-    return Belongings(config, config_path, workers, table, sockets, admin_socket, control, account, log)
+    return Belongings(
+        config, config_path, workers, table, sockets, admin_socket, control, account, log, access_log
+    )
 
 
 def _capacities(config: Config, workers: int) -> Capacities:

@@ -70,10 +70,9 @@ def _describe_pools(config: Config, membership: Membership, reader: Reader) -> d
     pools: dict[str, object] = {}
     for name, pool in config.pools.items():
         backends = []
-        for backend in pool.backends:
-            row = membership.row(name, backend)
+        rows = [membership.row(name, backend) for backend in pool.backends]
+        for backend, row, totals in zip(pool.backends, rows, reader.backends_totals(rows), strict=True):
             cells = reader.status(row)
-            totals = reader.backend_totals(row)
             backends.append(
                 {
                     "name": backend.name,

@@ -30,7 +30,7 @@ class AccessLog:
     """Takes lines of one event loop. Construct it after the fork: it starts a thread.
 
     Args:
-        destination: ``"stdout"``, ``"off"`` or the path of a file.
+        destination: ``"stdout"``, ``"off"``, the path of a file, or what was opened before the fork.
         capacity_bytes: how much may wait for the writer; at 400 bytes a line the default holds 40 000
         requests.
 
@@ -44,12 +44,13 @@ class AccessLog:
         "_dropped_lines",
         "_queued_bytes",
         "_reported_lines",
+        "_reported_reopenings",
         "_writer",
         "record",
     )
 
     def __init__(
-        self, destination: Literal["stdout", "off"] | Path, *, capacity_bytes: int = 16 * 1024 * 1024
+        self, destination: Literal["stdout", "off"] | Path | Sink, *, capacity_bytes: int = 16 * 1024 * 1024
     ) -> None:
         self._batch: list[bytes] = []
         self.record = self._batch.append
@@ -58,7 +59,12 @@ class AccessLog:
         self._queued_bytes = 0
         self._dropped_lines = 0
         self._reported_lines = 0
-        self._writer = None if destination == "off" else LineWriter(Sink(destination))
+        self._reported_reopenings = 0
+        if destination == "off":
+            self._writer = None
+        else:
+            sink = destination if isinstance(destination, Sink) else Sink(destination)
+            self._writer = LineWriter(sink)
 
     @property
     def enabled(self) -> bool:
@@ -86,6 +92,13 @@ class AccessLog:
         self._hand_over()
         if self._writer is not None:
             self._writer.reopen()
+
+    def reopen_trouble(self) -> str | None:
+        """Why a reopening failed since the last call; ``None`` when none did. The old file stays in use."""
+        if self._writer is None or self._writer.failed_reopenings == self._reported_reopenings:
+            return None
+        self._reported_reopenings = self._writer.failed_reopenings
+        return self._writer.reopen_trouble
 
     def close(self, patience: Seconds = 1.0) -> int:
         """Writes what is left, for at most ``patience`` seconds of real time. Ends the log.

@@ -68,7 +68,7 @@ class Event(Enum):
     WORKER_FAILED_TO_BOOT = Level.ERROR, "A worker could not start.", "slot", "pid", "reason"
     SLOT_ADOPTED = (
         Level.WARNING,
-        "A sibling accepts the connections of a slot whose worker keeps dying.",
+        "A sibling accepts the connections of a slot whose worker has died, until there is a new one.",
         "slot",
         "by",
     )
@@ -105,7 +105,8 @@ class Event(Enum):
     LOGS_REOPENED = Level.INFO, "SIGUSR1: log files were opened again."
     LOG_REOPEN_FAILED = (
         Level.ERROR,
-        "A log file could not be opened again; the old one stays in use.",
+        "A log file could not be opened again; this process goes on with the old one.",
+        "path",
         "reason",
     )
     CONTROL_REQUEST_REFUSED = Level.WARNING, "A message on the control socket made no sense.", "reason"
@@ -150,6 +151,7 @@ class Event(Enum):
         "pool",
         "backend",
         "cause",
+        "reason",
     )
     POOL_EXHAUSTED = (
         Level.WARNING,
@@ -160,11 +162,11 @@ class Event(Enum):
     CAPACITY_REACHED = Level.ERROR, "The shared table has no room for what was asked.", "reason"
     REQUEST_REJECTED = (
         Level.DEBUG,
-        "A request was refused as malformed.",
+        "A request was refused as malformed, or because its head did not arrive in time.",
         "listener",
         "client_ip",
         "status",
-        "cause",
+        "reason",
     )
     # Controller
     NAME_RESOLVED = Level.INFO, "The addresses of a host name changed.", "name", "addresses"
@@ -177,7 +179,7 @@ class Event(Enum):
     ADMIN_LISTENING = Level.INFO, "The admin listener is bound.", "address"
     ADMIN_REQUEST_REFUSED = (
         Level.WARNING,
-        "A request to the admin listener was refused.",
+        "A request to the admin listener was refused: malformed, too long, or without the token.",
         "client_ip",
         "status",
     )

@@ -13,7 +13,7 @@ from json.encoder import encode_basestring_ascii as _quote
 from typing import TYPE_CHECKING, Literal
 
 from lbproc.telemetry.events import Event, Level
-from lbproc.telemetry.sink import PIPE_LIMIT, Sink
+from lbproc.telemetry.sink import PIPE_LIMIT, FileOwner, Sink
 from lbproc.telemetry.stamp import UtcClock
 
 if TYPE_CHECKING:
@@ -25,13 +25,15 @@ MOST_A_SECOND = 20
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII without space, quote, equals sign and backslash
 
 
-def open_error_log(destination: Literal["stderr"] | Path, level: str, process: str) -> ErrorLog:
-    """The log that ``[log] error`` and ``[log] level`` ask for.
+def open_error_log(
+    destination: Literal["stderr"] | Path, level: str, process: str, owner: FileOwner | None = None
+) -> ErrorLog:
+    """The log that ``[log] error`` and ``[log] level`` ask for; a new file is made for its owner.
 
     Raises:
         StartError: the file cannot be opened.
     """
-    return ErrorLog(Sink(destination), Level[level.upper()], process)
+    return ErrorLog(Sink(destination, owner), Level[level.upper()], process)
 
 
 class ErrorLog:
@@ -97,12 +99,18 @@ class ErrorLog:
         except OSError:  # there is nowhere left to say so
             self.dropped_lines += 1
 
-    def reopen(self) -> None:
-        """Opens the file again after it was renamed, and says so."""
+    def reopen(self) -> bool:
+        """Opens the file again after it was renamed. False when that failed, which is written."""
+        return self.reopen_sink(self._sink)
+
+    def reopen_sink(self, sink: Sink) -> bool:
+        """Opens another log's file again. False when that failed, which is written here."""
         try:
-            self._sink.reopen()
+            sink.reopen()
         except OSError as error:
-            self.write(Event.LOG_REOPEN_FAILED, reason=error.strerror)
+            self.write(Event.LOG_REOPEN_FAILED, path=sink.path, reason=sink.explain(error))
+            return False
+        return True
 
     def close(self) -> None:
         """Closes the destination."""

@@ -9,14 +9,19 @@ queues or threads. Invariants:
 - One write to anything but a regular file is at most ``PIPE_LIMIT`` bytes of whole lines, so that lines of
   several processes never interleave (pipe(7), PIPE_BUF).
 - Files are opened for appending with mode 0640; several processes may append to one file.
+- Root opens a file for an account without rights only by its own name, never through a symbolic link at its
+  end, and changes the owner only of what it has just made: the account may own the directory, and what it
+  puts there must not turn root's rights on a file elsewhere.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lbproc.errors import StartError
@@ -31,33 +36,53 @@ _FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBL
 _STANDARD = {"stdout": 1, "stderr": 2}
 
 
+@dataclass(frozen=True, slots=True)
+class FileOwner:
+    """To whom a log file belongs that root makes, because others will open it again.
+
+    Args:
+        name: of the account, for messages.
+        uid: user id.
+        gid: group id.
+    """
+
+    name: str
+    uid: int
+    gid: int
+
+
 class Sink:
-    """One open destination.
+    """One open destination. It may be opened before a fork and used by all processes after it.
 
     Args:
         destination: ``"stdout"``, ``"stderr"`` or the path of a file.
+        owner: whom a new file is given to; None leaves it to the account that makes it.
 
     Raises:
         StartError: the file cannot be opened; says why.
     """
 
-    __slots__ = ("_fd", "_own", "_path", "_socket", "is_regular")
+    __slots__ = ("_fd", "_own", "_owner", "_socket", "is_regular", "path")
 
-    def __init__(self, destination: Literal["stdout", "stderr"] | Path) -> None:
+    def __init__(
+        self, destination: Literal["stdout", "stderr"] | Path, owner: FileOwner | None = None
+    ) -> None:
+        self._owner = owner
         self._socket: socket.socket | None = None
-        self._path: Path | None = None
+        self.path: Path | None = None
+        """``None`` for a standard stream."""
         self._own = False
         try:
             if isinstance(destination, str):
                 self._fd = _STANDARD[destination]
                 self._use_shared(self._fd)
             else:
-                self._path = destination
-                self._fd = os.open(destination, _FILE_FLAGS, 0o640)
+                self.path = destination
+                self._fd = _open_file(destination, owner)
                 self._own = True
             self.is_regular = self._socket is None and stat.S_ISREG(os.fstat(self._fd).st_mode)
         except OSError as error:
-            raise StartError(f"the log {destination} cannot be opened: {reason(error)}") from error
+            raise StartError(f"the log {destination} cannot be opened: {self.explain(error)}") from error
 
     def _use_shared(self, fd: int) -> None:
         mode = os.fstat(fd).st_mode
@@ -99,12 +124,21 @@ class Sink:
         Raises:
             OSError: the path cannot be opened; the old file stays in use.
         """
-        if self._path is None:
+        if self.path is None:
             return
-        fresh = os.open(self._path, _FILE_FLAGS, 0o640)
+        fresh = _open_file(self.path, self._owner)
         os.close(self._fd)
         self._fd = fresh
         self.is_regular = stat.S_ISREG(os.fstat(fresh).st_mode)
+
+    def explain(self, error: OSError) -> str:
+        """Why the path cannot be opened, and what would help where that is known."""
+        if error.errno in {errno.EACCES, errno.EPERM} and self.path is not None:
+            who = f"user id {os.geteuid()}" if self._owner is None else self._owner.name
+            return f"{reason(error)}; let {who} write to it and search its directory"
+        if error.errno == errno.ELOOP and self._owner is not None:
+            return f"it is a symbolic link, and is to be opened for {self._owner.name}; name the file itself"
+        return reason(error)
 
     def close(self) -> None:
         """Closes what this object opened; idempotent."""
@@ -113,6 +147,21 @@ class Sink:
         elif self._own:
             self._own = False
             os.close(self._fd)
+
+
+def _open_file(path: Path, owner: FileOwner | None) -> int:
+    if owner is None:
+        return os.open(path, _FILE_FLAGS, 0o640)
+    try:
+        fd = os.open(path, _FILE_FLAGS | os.O_EXCL, 0o640)
+    except FileExistsError:
+        return os.open(path, _FILE_FLAGS & ~os.O_CREAT | os.O_NOFOLLOW)
+    try:
+        os.fchown(fd, owner.uid, owner.gid)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def reason(error: OSError) -> str:

@@ -26,7 +26,17 @@ class LineWriter:
     Construct it after the fork: threads do not survive one.
     """
 
-    __slots__ = ("_queue", "_sink", "_thread", "_torn", "dropped_lines", "finished_bytes", "trouble")
+    __slots__ = (
+        "_queue",
+        "_sink",
+        "_thread",
+        "_torn",
+        "dropped_lines",
+        "failed_reopenings",
+        "finished_bytes",
+        "reopen_trouble",
+        "trouble",
+    )
 
     def __init__(self, sink: Sink) -> None:
         self.finished_bytes = 0
@@ -35,6 +45,10 @@ class LineWriter:
         """Lines that were lost because writing failed."""
         self.trouble: str | None = None
         """Why the last write failed; ``None`` when it did not."""
+        self.failed_reopenings = 0
+        """How often the path could not be opened again; the old file stays in use then."""
+        self.reopen_trouble: str | None = None
+        """Why the last of them failed."""
         self._sink = sink
         self._torn = False
         self._queue: queue.SimpleQueue[Sequence[bytes] | Literal["reopen", "stop"]] = queue.SimpleQueue()
@@ -73,7 +87,8 @@ class LineWriter:
             self._sink.reopen()
             self._torn = False
         except OSError as error:  # the old file stays in use, so nothing is lost
-            self.trouble = reason(error)
+            self.reopen_trouble = self._sink.explain(error)
+            self.failed_reopenings += 1
 
     def _write_group(self, lines: Sequence[bytes]) -> None:
         """Writes lines with one write where the system lets us; counts those that did not get out whole."""

@@ -33,6 +33,18 @@ def table() -> Iterator[Table]:
     table.close()
 
 
+def test_a_text_that_was_costly_is_given_again_for_a_second(table: Table) -> None:
+    view = SupervisorView(table)
+    times = [0, 20_000_000, 1_019_999_999, 1_020_000_000, 1_039_999_999, 1_040_000_000, 1_040_000_001]
+    metrics = TableMetrics(Reader(table), list, iter(times).__next__)
+    costly = metrics.render()
+    view.set_generation(9)
+    assert metrics.render() is costly
+    assert b"lbproc_generation 9.0" in metrics.render()
+    view.set_generation(10)
+    assert b"lbproc_generation 10.0" in metrics.render(), "that one took less"
+
+
 def scrape(metrics: TableMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value

@@ -33,6 +33,10 @@ def echo(request: Request) -> Response:
     return Response(200, "text/plain", request.method + b" " + request.target + b" " + request.authorization)
 
 
+def ignore(_: int) -> None:
+    """Nobody asks about refusals here."""
+
+
 async def talk(sent: bytes, *, end: bool = True) -> bytes:
     """Everything that comes back for these bytes."""
     client, server = trio.testing.memory_stream_pair()
@@ -40,7 +44,7 @@ async def talk(sent: bytes, *, end: bool = True) -> bytes:
 
     async def serve() -> None:
         async with server:
-            await serve_connection(server, echo)
+            await serve_connection(server, echo, ignore)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
@@ -89,7 +93,7 @@ async def test_a_client_that_wants_to_close_is_closed(request_bytes: bytes) -> N
 async def test_expect_continue_is_answered() -> None:
     client, server = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_connection, server, echo)
+        nursery.start_soon(serve_connection, server, echo, ignore)
         await client.send_all(
             b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"
         )
@@ -137,7 +141,7 @@ async def test_a_refused_client_that_goes_on_sending_is_not_read_for_ever(
                     await trio.sleep(0.1)
 
         async with server:
-            await serve_connection(server, echo)
+            await serve_connection(server, echo, ignore)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +155,7 @@ async def test_a_client_that_stops_in_the_middle_is_closed(
     await client.send_all(sent)
     async with server:
         with pytest.raises(trio.TooSlowError):
-            await serve_connection(server, echo)
+            await serve_connection(server, echo, ignore)
     assert trio.current_time() - started_at == REQUEST_TIMEOUT
 
 
@@ -169,17 +173,30 @@ def test_random_bytes_get_an_answer_or_a_close(octets: bytes) -> None:
 class Served:
     """A server on a real socket."""
 
-    def __init__(self, answer: Callable[[Request], Response], log_path: Path) -> None:
-        listening = socket.create_server(("127.0.0.1", 0))
+    def __init__(
+        self, answer: Callable[[Request], Response], log_path: Path, unix: Path | None = None
+    ) -> None:
+        if unix is None:
+            listening = socket.create_server(("127.0.0.1", 0))
+        else:
+            listening = socket.socket(socket.AF_UNIX)
+            listening.bind(str(unix))
+            listening.listen()
         listening.setblocking(False)
+        self.unix = unix
         self.address = listening.getsockname()
         self.log_path = log_path
         log = open_error_log(log_path, "info", "controller")
         self.server = AdminServer(trio.socket.from_stdlib_socket(listening), answer, log)
 
-    async def ask(self) -> bytes:
-        async with await trio.open_tcp_stream(*self.address) as stream:
-            await stream.send_all(GET)
+    async def connect(self) -> trio.SocketStream:
+        if self.unix is not None:
+            return await trio.open_unix_socket(self.unix)
+        return await trio.open_tcp_stream(*self.address)
+
+    async def ask(self, request_bytes: bytes = GET) -> bytes:
+        async with await self.connect() as stream:
+            await stream.send_all(request_bytes)
             return bytes(await stream.receive_some())
 
 
@@ -203,6 +220,33 @@ async def test_a_defect_costs_one_connection_and_is_logged(tmp_path: Path) -> No
                 assert await served.ask()
         nursery.cancel_scope.cancel()
     assert served.log_path.read_text().count("connection_crashed listener=admin") == 3
+
+
+async def test_refused_requests_are_logged(tmp_path: Path) -> None:
+    def forbid(_: Request) -> Response:
+        return Response(401, "text/plain", b"", is_refusal=True)
+
+    served = Served(forbid, tmp_path / "log")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(served.server.run)
+        assert b"401" in await served.ask()
+        assert b"400" in await served.ask(b"nonsense\r\n\r\n")
+        assert b"413" in await served.ask(
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n" + b"y" * 70_000
+        )
+        nursery.cancel_scope.cancel()
+    log = served.log_path.read_text()
+    for status in (401, 400, 413):
+        assert f"admin_request_refused client_ip=127.0.0.1 status={status}\n" in log
+
+
+async def test_a_client_on_a_unix_socket_has_no_address(tmp_path: Path) -> None:
+    served = Served(echo, tmp_path / "log", tmp_path / "admin.sock")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(served.server.run)
+        assert b"400" in await served.ask(b"nonsense\r\n\r\n")
+        nursery.cancel_scope.cancel()
+    assert "admin_request_refused status=400\n" in served.log_path.read_text()
 
 
 async def test_there_are_only_so_many_connections(tmp_path: Path) -> None:

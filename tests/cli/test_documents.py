@@ -52,7 +52,9 @@ def test_configurations_of_the_readme_can_be_used(number: int, tmp_path: Path) -
     assert (result.exit_code, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/README.md", "docs/cli.md", "docs/status.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/README.md", "docs/cli.md", "docs/development.md", "docs/status.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):

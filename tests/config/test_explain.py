@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from lbproc.config.explain import explain
+from lbproc.config.explain import _ABSENT, explain
 from lbproc.config.model import Config
+from lbproc.config.outline import TABLES
 from lbproc.config.positions import scan
 from lbproc.config.problem import MOST_SHOWN
 from lbproc.config.source import Source
@@ -41,6 +42,11 @@ def explained(text: str) -> list[str]:
         ("[listeners]\n[pool.web]", '2: pool: is not a known key; did you mean "pools"?'),
         ("connect = 1\n[listeners]", "1: connect: is not a known key; it is a key of [pools.NAME.timeouts]"),
         ("bind = 1\n[listeners]", "1: bind: is not a known key; it is a key of [admin] or [listeners.NAME]"),
+        ("priorities = 1\n[listeners]", "1: priorities: is not a key of this version; leave it out"),
+        ('[listeners.a]\nbind = "127.0.0.1:1"\nproxy_protocol = true', "3: listeners.a.proxy_protocol: is not a key of this version; leave it out"),
+        ('[listeners.a]\nbind = "127.0.0.1:1"\nmax_connections = 1', "3: listeners.a.max_connections: is not a key of this version; leave it out"),
+        ('[listeners.a]\nbind = "127.0.0.1:1"\n[[listeners.a.routes]]\npool = "b"\nmatch = {query = 1}', "5: listeners.a.routes[0].match.query: is not a key of this version; leave it out"),
+        ("[listeners]\n[pools.a]\nmax_connections = 1\nbackends = [\"a:1\"]", "3: pools.a.max_connections: is not a known key; it is a key of [[pools.NAME.backends]]"),
         ("zzz = 1\n[listeners]", "1: zzz: is not a known key; the keys here are admin, listeners, log, pools and runtime"),
         ('[listeners]\n[pools.a]\nbackends = [\n"x"]', '4: pools.a.backends[0]: "x" is not an address; write the port too: "x:8000"'),
         ('[listeners.a]\nbind = "x"', '2: listeners.a.bind: "x" is not an address; write the port too: "x:8080"'),
@@ -57,3 +63,8 @@ def test_only_the_first_unknown_keys_are_guessed_at() -> None:
     assert sum('; did you mean "level"?' in line for line in lines) == MOST_SHOWN - 1
     assert lines[-1].endswith("is not a known key; leave it out")
     assert lines[0] == '2: listenersx: is not a known key; did you mean "listeners"?'
+
+
+def test_a_key_that_is_told_to_be_absent_is_absent() -> None:
+    for pattern, keys in _ABSENT.items():
+        assert not TABLES[pattern].model_fields.keys() & set(keys)

@@ -22,7 +22,7 @@ FORM = re.compile(
     r"""(?P<key>(?:"(?:[^"\\]|\\.)*"|[^:"])+): (?P<what>.+?); (?P<right>.+)"""
 )
 REMEDY = re.compile(
-    r"\b(write|add|leave out|did you mean|begin|it is a key of|the keys here are|name one|set it)\b"
+    r"\b(write|add|leave (?:it )?out|did you mean|begin|it is a key of|the keys here are|name one|set it)\b"
 )
 
 
@@ -272,7 +272,7 @@ connect = "2"
 :25: pools.web.backends[1].weight: is a string, not a whole number of 0 to 1000; write a whole number of 0 to 1000 such as 2
 :25: pools.web.backends[2]: "10.0.0.2:80" is the address of pools.web.backends[1] (:25) already; keep one of them; its "weight" gives it a larger share
 :25: pools.web.backends[3]: "http://x:80" is not an address; leave out the scheme and the path: "10.0.0.1:8000"
-:26: pools.web.health: is not a known key; the keys here are backends, hash_key, policy and timeouts
+:26: pools.web.health: is not a key of this version; leave it out
 :28: pools.web.timeouts.connect: "2" has no unit; write "2s" for seconds, or another unit of ms, m, h or d
 """  # noqa: E501
     assert "\n" + str(caught.value).replace(str(file), "") == expected[:-1]

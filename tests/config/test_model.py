@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from lbproc.config import model
 from lbproc.config.model import (
     BackendConfig,
     Config,
@@ -121,10 +120,6 @@ def test_every_field_is_described_and_every_required_one_has_an_example() -> Non
         for key, field in table.model_fields.items():
             assert field.description, key
             assert field.examples or not field.is_required(), key
-
-
-def test_the_policies_are_listed_once_each() -> None:
-    assert set(model.POLICIES) == set(model.PolicyName.__args__)  # type: ignore[attr-defined]
 
 
 def test_a_route_needs_a_pool_only() -> None:

@@ -1,17 +1,11 @@
-"""The life of the children, as conversations of events and commands, and as random histories."""
+"""The life of the children, as conversations of events and commands."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from dataclasses import dataclass, field
-
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from lbproc.core import supervision as sut
-from lbproc.core.supervision import NO_CHILD, Phase, PlaceState, Supervision, describe_exit, restart_delay
+from lbproc.core.supervision import NO_CHILD, Phase, PlaceState, describe_exit, restart_delay
 from lbproc.core.supervision_events import (
     AdoptSlot,
     AnnounceReady,
@@ -21,72 +15,22 @@ from lbproc.core.supervision_events import (
     ChildId,
     ChildReady,
     CloseListeners,
-    Command,
     DisownSlot,
     DumpChild,
-    Event,
     Exit,
     KillChild,
     Listen,
-    RefuseConnections,
+    ListenFailed,
     RepairColumn,
-    Report,
     SendStop,
     SlotDrained,
     SpawnChild,
     SpawnFailed,
     Started,
-    StopRequested,
     Ticked,
 )
-from lbproc.telemetry.events import Event as LogEvent
 from lbproc.types import Slot
-
-CONTROLLER, W0, W1, W2 = (ChildId(number) for number in range(4))
-NEXT = ChildId(4)
-S0, S1, S2 = (Slot(number) for number in range(3))
-STOP = StopRequested(at_once=False, reason="SIGTERM")
-STOP_AT_ONCE = StopRequested(at_once=True, reason="SIGQUIT")
-
-
-class Conversation:
-    """A machine with a clock; gives the commands without the reports."""
-
-    def __init__(
-        self, workers: int = 3, heartbeat_timeout: float = 30.0, drain_timeout: float = 600.0
-    ) -> None:
-        self.machine = Supervision(workers, heartbeat_timeout, drain_timeout)
-        self.now = 1000.0
-        self.reports: list[Report] = []
-        self.workers = workers
-
-    def __call__(self, event: Event) -> list[Command]:
-        commands = self.machine.handle(event, self.now)
-        self.reports += [command for command in commands if isinstance(command, Report)]
-        return [command for command in commands if not isinstance(command, Report)]
-
-    def start(self) -> Conversation:
-        """Everybody is ready."""
-        self(Started())
-        for number in range(self.workers + 1):
-            self(ChildReady(ChildId(number)))
-        assert self.machine.phase is Phase.RUNNING
-        return self
-
-    def after(self, seconds: float, event: Event | None = None) -> list[Command]:
-        """Time passes, in ticks of a second in which every child beats."""
-        end = self.now + seconds
-        commands = []
-        while self.now < end:
-            self.now = min(end, self.now + 1.0)
-            commands += self(Ticked(self.beats()))
-        return commands + (self(event) if event else [])
-
-    def beats(self) -> dict[ChildId, float]:
-        return {ChildId(number): self.now for number in range(1000)}
-
-    def state(self, slot: int | None) -> PlaceState:
-        return next(place for place in self.machine.places() if place.slot == slot)
+from tests.core.conversation import CONTROLLER, NEXT, S0, S1, S2, STOP, W0, W1, W2, Conversation
 
 
 def test_the_controller_boots_first_then_all_workers() -> None:
@@ -221,6 +165,46 @@ def test_a_crash_loop_backs_off_with_growing_delay_while_a_sibling_serves() -> N
     assert say.state(0).restarts == 10
 
 
+def test_the_delay_is_short_while_nobody_serves() -> None:
+    say = Conversation(workers=1).start()
+    say(ChildExited(W0, 70))
+    for number in range(2, 12):
+        say(ChildExited(ChildId(number), 70))
+        spawned = say.after(sut.LONGEST_OUTAGE)
+        assert spawned == [SpawnChild(ChildId(number + 1), S0)]
+
+
+def test_a_long_delay_ends_soon_after_the_last_sibling_that_serves() -> None:
+    say = Conversation(workers=2).start()
+    say(ChildExited(W0, 70))
+    number = 3
+    while say.state(0).child is not None or say.machine.next_wakeup() - say.now < 16:
+        say(ChildExited(ChildId(number), 70))
+        if say.machine.next_wakeup() - say.now < 16:
+            say.after(say.machine.next_wakeup() - say.now)
+            number += 1
+    say(ChildExited(W1, -9))
+    assert SpawnChild(ChildId(number + 2), S0) in say.after(sut.LONGEST_OUTAGE)
+
+
+def test_an_address_that_another_program_took_ends_the_start_before_workers_are_spawned() -> None:
+    say = Conversation(workers=1)
+    say.listened = ListenFailed("the address is in use")
+    say(Started())
+    assert say(ChildReady(CONTROLLER)) == [Listen(), CloseListeners(), SendStop(CONTROLLER, at_once=True)]
+    assert say(say.listened) == []
+    assert say(ChildExited(CONTROLLER, 0)) == [
+        RepairColumn(CONTROLLER),
+        Exit(1, "the address is in use"),
+    ]
+
+
+def test_what_came_of_listening_too_late_has_no_effect() -> None:
+    say = Conversation(workers=1).start()
+    say(STOP)
+    assert say(say.listened) == []
+
+
 def test_a_child_that_was_ready_for_a_while_starts_again_without_delay() -> None:
     say = Conversation(workers=2).start()
     say(ChildExited(W0, -9))
@@ -306,143 +290,6 @@ def test_the_controller_is_replaced_while_traffic_goes_on() -> None:
     assert [report.event for report in say.reports[-2:]] == ["controller_exited", "controller_ready"]
 
 
-def test_stop_drains_workers_then_stops_the_controller_then_exits() -> None:
-    say = Conversation(workers=2).start()
-    assert say(STOP) == [RefuseConnections(), SendStop(W0, at_once=False), SendStop(W1, at_once=False)]
-    assert say.state(0).state == "draining"
-    assert say(SlotDrained(W0, S0)) == []
-    assert say(SlotDrained(W1, S1)) == [CloseListeners()]
-    assert say(ChildExited(W1, 0)) == [RepairColumn(W1)]
-    assert say(ChildExited(W0, 0)) == [RepairColumn(W0), SendStop(CONTROLLER, at_once=True)]
-    assert say(ChildExited(CONTROLLER, 0)) == [RepairColumn(CONTROLLER), Exit(0)]
-    assert say.machine.phase is Phase.ENDED
-    assert say(STOP) == []
-    assert say.machine.next_wakeup() == math.inf
-
-
-def test_a_second_gentle_stop_changes_nothing() -> None:
-    say = Conversation().start()
-    say(STOP)
-    say.after(10)
-    deadline = say.machine.next_wakeup()
-    assert say(STOP) == []
-    assert say.machine.next_wakeup() == deadline
-
-
-def test_stop_at_once_ends_a_drain() -> None:
-    say = Conversation(workers=1).start()
-    say(STOP)
-    assert say(STOP_AT_ONCE) == [
-        CloseListeners(),
-        SendStop(CONTROLLER, at_once=True),
-        SendStop(W0, at_once=True),
-    ]
-    assert say(STOP_AT_ONCE) == []
-    assert say(STOP) == []
-
-
-def test_a_drain_that_takes_too_long_is_cut_and_still_a_success() -> None:
-    say = Conversation(workers=1, drain_timeout=20.0).start()
-    say(STOP)
-    commands = say.after(20.0)
-    assert commands == [CloseListeners(), SendStop(CONTROLLER, at_once=True), SendStop(W0, at_once=True)]
-    assert "drain_timed_out" in [report.event for report in say.reports]
-    assert say.after(sut.LEAVE_GRACE) == [KillChild(CONTROLLER), KillChild(W0)]
-    assert say(ChildExited(W0, -9)) == [RepairColumn(W0)]
-    assert say(ChildExited(CONTROLLER, -9)) == [RepairColumn(CONTROLLER), Exit(0)]
-
-
-def test_the_end_comes_even_when_the_kernel_does_not_give_a_child_back() -> None:
-    say = Conversation(workers=1).start()
-    say(STOP_AT_ONCE)
-    assert say.after(sut.END_WITHIN) == [KillChild(CONTROLLER), KillChild(W0), Exit(0)]
-
-
-def test_stop_before_any_worker_was_spawned() -> None:
-    say = Conversation()
-    say(Started())
-    assert say(STOP) == [RefuseConnections(), CloseListeners(), SendStop(CONTROLLER, at_once=True)]
-    assert say(ChildExited(CONTROLLER, 0)) == [RepairColumn(CONTROLLER), Exit(0)]
-
-
-def test_stop_of_a_worker_that_is_still_booting() -> None:
-    say = Conversation(workers=1)
-    say(Started())
-    say(ChildReady(CONTROLLER))
-    assert say(STOP) == [RefuseConnections(), SendStop(W0, at_once=False)]
-    assert say(ChildReady(W0)) == []
-    assert say(ChildExited(W0, 0)) == [RepairColumn(W0), CloseListeners(), SendStop(CONTROLLER, at_once=True)]
-
-
-def test_stop_cancels_a_planned_replacement_and_its_slot_is_drained_by_the_adopter() -> None:
-    say = Conversation(workers=2).start()
-    say(ChildExited(W0, -9))
-    say(ChildExited(ChildId(3), 70))
-    assert say.state(0).child is None
-    assert say(STOP) == [RefuseConnections(), SendStop(W1, at_once=False)]
-    assert say.after(60) == []
-    assert say(SlotDrained(W1, S1)) == []
-    assert say(SlotDrained(W1, S0)) == [CloseListeners()]
-
-
-def test_a_worker_that_crashes_in_the_drain_leaves_its_queue_to_a_sibling() -> None:
-    say = Conversation(workers=2).start()
-    say(STOP)
-    assert say(ChildExited(W0, -9)) == [RepairColumn(W0), AdoptSlot(S0, W1)]
-    say(SlotDrained(W1, S1))
-    assert say(SlotDrained(W1, S0)) == [CloseListeners()]
-
-
-def test_a_worker_that_crashes_after_it_drained_leaves_nothing() -> None:
-    say = Conversation(workers=2).start()
-    say(STOP)
-    say(SlotDrained(W0, S0))
-    assert say(ChildExited(W0, -9)) == [RepairColumn(W0)]
-
-
-def test_an_adopter_that_leaves_in_good_order_has_drained_what_it_adopted() -> None:
-    say = Conversation(workers=2).start()
-    say(STOP)
-    say(ChildExited(W0, -9))
-    assert say(ChildExited(W1, 0)) == [RepairColumn(W1), CloseListeners(), SendStop(CONTROLLER, at_once=True)]
-
-
-def test_a_queue_that_nobody_is_left_to_accept_does_not_hold_up_the_end() -> None:
-    say = Conversation(workers=1).start()
-    say(STOP)
-    assert say(ChildExited(W0, -9)) == [
-        RepairColumn(W0),
-        CloseListeners(),
-        SendStop(CONTROLLER, at_once=True),
-    ]
-
-
-def test_a_worker_that_hangs_in_the_drain_is_killed_and_not_replaced() -> None:
-    say = Conversation(workers=2, heartbeat_timeout=5.0).start()
-    say(STOP)
-    stale = say.now
-    commands = []
-    for _ in range(8):
-        say.now += 1
-        commands += say(Ticked(say.beats() | {W0: stale}))
-    assert commands == [DumpChild(W0), AdoptSlot(S0, W1), KillChild(W0)]
-    assert say(ChildExited(W0, -9)) == [RepairColumn(W0)]
-    assert say(SlotDrained(W1, S0)) == []
-    assert say(SlotDrained(W1, S1)) == [CloseListeners()]
-
-
-def test_a_worker_that_hung_before_the_stop_is_killed_in_the_drain() -> None:
-    say = Conversation(workers=2, heartbeat_timeout=5.0).start()
-    stale = say.now
-    for _ in range(6):
-        say.now += 1
-        say(Ticked(say.beats() | {W0: stale}))
-    assert say(STOP) == [RefuseConnections(), SendStop(W0, at_once=False), SendStop(W1, at_once=False)]
-    assert say.after(sut.DUMP_GRACE) == [KillChild(W0)]
-    assert say(STOP_AT_ONCE)[-1] == SendStop(W1, at_once=True)
-    assert say.after(sut.LEAVE_GRACE - 1) == []
-
-
 def test_nonsense_from_children_has_no_effect() -> None:
     say = Conversation().start()
     for event in (
@@ -460,13 +307,6 @@ def test_nonsense_from_children_has_no_effect() -> None:
     assert say(SlotDrained(W2, S2)) == []
 
 
-def test_a_controller_that_dies_in_the_drain_is_not_replaced() -> None:
-    say = Conversation(workers=1).start()
-    say(STOP)
-    assert say(ChildExited(CONTROLLER, -9)) == [RepairColumn(CONTROLLER)]
-    assert say(ChildExited(W0, 0)) == [RepairColumn(W0), CloseListeners(), Exit(0)]
-
-
 def test_delays_grow_and_are_bounded() -> None:
     delays = [restart_delay(failures) for failures in range(200)]
     assert delays[:4] == [0.0, 0.0, 0.25, 0.5]
@@ -477,123 +317,3 @@ def test_delays_grow_and_are_bounded() -> None:
 def test_exits_read_well() -> None:
     assert describe_exit(3) == "exited with status 3"
     assert describe_exit(-9) == "was ended by signal 9"
-
-
-@dataclass
-class _World:
-    """Children as the commands and the events so far have left them."""
-
-    alive: dict[ChildId, Slot | None] = field(default_factory=dict)
-    ready: set[ChildId] = field(default_factory=set)
-    repaired: Counter[ChildId] = field(default_factory=Counter)
-    exited: set[ChildId] = field(default_factory=set)
-    adopters: dict[Slot, ChildId] = field(default_factory=dict)
-    killed: set[ChildId] = field(default_factory=set)
-    ends: int = 0
-
-    def see(self, command: Command) -> None:
-        assert self.ends == 0, "nothing comes after the end"
-        match command:
-            case SpawnChild(child, slot):
-                assert slot not in self.alive.values(), "a place has one child"
-                assert self.exited == set(self.repaired), "repair comes before the next spawn"
-                self.alive[child] = slot
-            case RepairColumn(child):
-                assert child in self.exited
-                self.repaired[child] += 1
-                assert self.repaired[child] == 1
-            case AdoptSlot(slot, by):
-                assert self.alive.get(by) not in {None, slot}
-                self.adopters[slot] = by
-            case DisownSlot(slot, by):
-                assert self.adopters.pop(slot) == by
-            case KillChild(child):
-                assert child not in self.killed
-                self.killed.add(child)
-            case Report(event, about, named):
-                by_shell = {"slot", "pid"} if about is not None else set()
-                assert {name for name, _ in named} <= set(LogEvent[event.upper()].fields) - by_shell
-            case Exit():
-                self.ends += 1
-            case _:
-                pass
-
-    def check(self) -> None:
-        for child in self.ready & set(self.alive):
-            slot = self.alive[child]
-            assert slot is None or self.adopters.get(slot) not in self.alive, "one acceptor a slot"
-
-
-CHOICES = st.lists(
-    st.tuples(
-        st.sampled_from(["ready", "exit", "kill", "refuse", "lose", "fail", "drained", "tick", "late"]),
-        st.integers(0, 5),
-        st.floats(0.0, 12.0),
-    ),
-    max_size=60,
-)
-
-
-def _event(kind: str, child: ChildId, world: _World, now: float) -> Event:
-    events: dict[str, Event] = {
-        "ready": ChildReady(child),
-        "refuse": ChildFailedToBoot(child, "no"),
-        "lose": ChannelLost(child),
-        "drained": SlotDrained(child, Slot(child % 3)),
-        "exit": ChildExited(child, 0),
-        "kill": ChildExited(child, -9),
-        "fail": SpawnFailed(child, "no"),
-        "tick": Ticked(dict.fromkeys(world.alive, now)),
-        "late": Ticked({}),
-    }
-    return events[kind]
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(workers=st.integers(1, 3), choices=CHOICES, at_once=st.booleans())
-def test_random_histories_keep_the_invariants_and_a_stop_always_ends(
-    workers: int, choices: list[tuple[str, int, float]], at_once: bool
-) -> None:
-    machine = Supervision(workers, heartbeat_timeout=5.0, drain_timeout=30.0)
-    world = _World()
-    now = 0.0
-
-    def handle(event: Event) -> None:
-        if world.ends:
-            assert machine.handle(event, now) == []
-            return
-        if isinstance(event, ChildExited | SpawnFailed):
-            world.alive.pop(event.child, None)
-            world.exited.add(event.child)
-        if (
-            isinstance(event, ChildReady)
-            and event.child in world.alive
-            and machine.phase
-            in {
-                Phase.STARTING,
-                Phase.RUNNING,
-            }
-        ):
-            place = next(place for place in machine.places() if place.child == event.child)
-            if place.state == "starting":
-                world.ready.add(event.child)
-        for command in machine.handle(event, now):
-            world.see(command)
-        world.check()
-        assert not isinstance(event, Ticked) or machine.next_wakeup() > now, "the loop would spin"
-
-    handle(Started())
-    for kind, index, wait in choices:
-        now += wait
-        children = sorted(world.alive)
-        if children:
-            handle(_event(kind, children[index % len(children)], world, now))
-    handle(StopRequested(at_once, "SIGTERM"))
-    stopped_at = now
-    while not world.ends:
-        now += 1.0
-        handle(Ticked(dict.fromkeys(world.alive, now)))
-        assert now - stopped_at <= 30.0 + sut.END_WITHIN + 1
-    assert world.ends == 1
-    assert world.exited == set(world.repaired)
-    assert machine.handle(STOP_AT_ONCE, now) == []

@@ -80,7 +80,13 @@ async def test_only_changes_are_told_and_rotation_is_none(
 
 @pytest.mark.parametrize(
     "failure",
-    [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long"), OSError("broken"), ()],
+    [
+        socket.gaierror(-2, "Name or service not known"),
+        UnicodeError("label too long"),
+        LookupError("unknown encoding: idna"),
+        OSError("broken"),
+        (),
+    ],
 )
 async def test_a_name_that_fails_keeps_what_was_known_and_others_go_on(
     failure: Exception | Sequence[TcpAddress],

@@ -52,13 +52,13 @@ def wait_until(condition: Callable[[], T], what: str, within: Seconds = PATIENCE
     return value
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on, on any loopback address."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on."""
     for number in _ports:
         port = _FIRST_PORT + number % (_LAST_PORT - _FIRST_PORT)
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((host, port))
             except OSError:
                 continue
             return port
@@ -101,10 +101,17 @@ class Program:
         command: program and arguments.
         directory: where it runs and where its output goes.
         environ: variables added to those of the test.
+        stdout: a descriptor that becomes its standard output, instead of a file.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], directory: Path, environ: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        directory: Path,
+        environ: Mapping[str, str] | None = None,
+        *,
+        stdout: int | None = None,
     ) -> None:
         self.name = name
         self.command = list(command)
@@ -112,6 +119,7 @@ class Program:
         self.stdout_path = directory / f"{name}.stdout"
         self.stderr_path = directory / f"{name}.stderr"
         self._environ = {**os.environ, **(environ or {})}
+        self._stdout = stdout
         self._popen: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -135,7 +143,7 @@ class Program:
                 cwd=self.directory,
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
-                stdout=stdout,
+                stdout=stdout if self._stdout is None else self._stdout,
                 stderr=stderr,
                 start_new_session=True,
             )
@@ -213,7 +221,9 @@ class LbprocServer(Program):
         workers: how many worker processes.
         runtime: more lines for ``[runtime]``.
         log: more lines for ``[log]``.
+        access: where the access log goes; a file of its own if not given.
         environ: variables added to those of the test.
+        stdout: a descriptor that becomes its standard output.
         name: tells several servers of one test apart.
     """
 
@@ -225,7 +235,9 @@ class LbprocServer(Program):
         workers: int = 2,
         runtime: str = "",
         log: str = "",
+        access: str | None = None,
         environ: Mapping[str, str] | None = None,
+        stdout: int | None = None,
         name: str = "lbproc",
     ) -> None:
         self.config_path = directory / f"{name}.toml"
@@ -235,11 +247,11 @@ class LbprocServer(Program):
         self.config_path.write_text(
             f"[runtime]\nworkers = {workers}\n"
             f"control_socket = {json.dumps(str(self.control_socket))}\n{runtime}\n"
-            f"[log]\naccess = {json.dumps(str(self.access_log_path))}\n{log}\n{config}\n"
+            f"[log]\naccess = {json.dumps(access or str(self.access_log_path))}\n{log}\n{config}\n"
         )
         command = [sys.executable, "-m", "lbproc", "run", "-c", str(self.config_path)]
         path = {"PYTHONPATH": str(_ROOT)} if environ is None else {"PYTHONPATH": str(_ROOT), **environ}
-        super().__init__(name, command, directory, path)
+        super().__init__(name, command, directory, path, stdout=stdout)
 
     def is_ready(self) -> bool:
         """Every worker says that it is ready."""

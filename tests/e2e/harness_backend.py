@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
+from lbproc.types import TcpAddress, UnixAddress
 from tests.e2e.harness import wait_until
 from tests.e2e.harness_wire import Message, Reader
 
@@ -188,7 +189,7 @@ class Backend:
         listener = await _open_listener(address)
         self._listener = listener
         bound = listener.socket.getsockname()
-        self.address = f"unix:{bound}" if isinstance(bound, str) else f"{bound[0]}:{bound[1]}"
+        self.address = str(UnixAddress(bound) if isinstance(bound, str) else TcpAddress(*bound[:2]))
         task_status.started()
         try:
             with self._scope:
@@ -206,8 +207,10 @@ class Backend:
 
 
 async def _open_listener(address: tuple[str, int] | str) -> trio.SocketListener:
-    listening = trio.socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-    if not isinstance(address, str):
+    if isinstance(address, str):
+        listening = trio.socket.socket(socket.AF_UNIX)
+    else:
+        listening = trio.socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     await listening.bind(address)
     listening.listen(4096)
@@ -253,11 +256,17 @@ class Stage:
         trio.from_thread.run_sync(function, trio_token=self._token)
 
     def open(
-        self, name: str, script: Script = serve_requests, *, port: int = 0, path: Path | None = None
+        self,
+        name: str,
+        script: Script = serve_requests,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        path: Path | None = None,
     ) -> Backend:
         """Starts a backend on loopback, or on a Unix socket when ``path`` is given."""
         backend = Backend(self, name, script)
-        address = ("127.0.0.1", port) if path is None else str(path)
+        address = (host, port) if path is None else str(path)
         trio.from_thread.run(self._start, backend, address, trio_token=self._token)
         return backend
 

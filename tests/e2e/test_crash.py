@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from tests.e2e.test_stop import signal_worker
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Connect, StartWeb
+    from tests.e2e.harness import LbprocServer
     from tests.e2e.harness_backend import Stage
     from tests.e2e.harness_client import RawClient
 
@@ -102,6 +104,23 @@ def test_hung_worker_is_dumped_and_replaced(stage: Stage, start_web: StartWeb) -
     assert fetch(address).status == 200
 
 
+def test_aborted_worker_leaves_the_stacks_of_its_threads_and_is_replaced(
+    stage: Stage, start_web: StartWeb
+) -> None:
+    server, address = start_web([stage.open("a")], workers=2, clean=False)
+    fetch(address)
+    victim = server.worker_pids()[0]
+    os.kill(victim, signal.SIGABRT)  # what the supervisor does to a worker that hangs
+    wait_until(lambda: server.status()["workers"][0]["pid"] not in {victim, None}, "it is replaced")
+    wait_until(server.is_ready, "all workers are ready again")
+    said = server.stderr()
+    assert "Fatal Python error: Aborted" in said
+    assert "telemetry/writer.py" in said
+    assert "in run_worker" in said
+    assert "worker_exited" in server.events()
+    assert fetch(address).status == 200
+
+
 @pytest.mark.parametrize(
     "kills", [pytest.param(3, id="short"), pytest.param(30, id="soak", marks=pytest.mark.soak)]
 )
@@ -110,23 +129,41 @@ def test_random_kills_under_load_lose_only_what_the_victims_held(
 ) -> None:
     random = Random(7)
     server, address = start_web([stage.open(name) for name in "abc"], workers=4)
-    held = 0
+    at_most = 0
     with Load(address, clients=24) as load:
-        for _ in range(kills):
-            before = load.answered
-            wait_until(lambda before=before: load.answered > before + 200, "the load runs")  # type: ignore[misc]
-            wait_until(server.is_ready, "all workers are ready")
-            slot = random.randrange(4)
-            victim = server.worker_pids()[slot]
-            # Frozen first, so that what it holds stays what status says, and connections queue behind it.
-            signal_worker(victim, signal.SIGSTOP)
-            held += server.status()["workers"][slot]["connections"]
+        wait_until(lambda: load.answered > 200, "the load runs")
+        start = time.perf_counter()
+        for number in range(kills):
+            due = start + number  # one a second
+            wait_until(lambda due=due: time.perf_counter() >= due, "the next kill is due")  # type: ignore[misc]
+            answered = load.answered
+            slot, victim = random.choice(ready_workers(server))
+            if number % 2:
+                # Caught in the middle of its work. Each client has one connection, and may lose it.
+                at_most += len(load.clients)
+            else:
+                # Frozen first, so that what it holds stays what status says, and connections queue behind it.
+                # One more may have been accepted and not counted yet.
+                signal_worker(victim, signal.SIGSTOP)
+                at_most += server.status()["workers"][slot]["connections"] + 1
             os.kill(victim, signal.SIGKILL)
+            wait_until(lambda answered=answered: load.answered > answered + 100, "the load goes on")  # type: ignore[misc]
         wait_until(server.is_ready, "all workers are ready")
     assert (load.refused, load.wrong) == (0, [])
-    assert load.lost <= held
+    assert load.lost <= at_most
     wait_until(lambda: set(server.in_flight().values()) == {0}, "nothing is in flight")
+    assert server.events().count("worker_exited") == kills
     assert fetch(address).status == 200
+
+
+def ready_workers(server: LbprocServer) -> list[tuple[int, int]]:
+    """Slot and process of each worker that serves; there is always one."""
+
+    def ready() -> list[tuple[int, int]]:
+        workers = enumerate(server.status()["workers"])
+        return [(slot, worker["pid"]) for slot, worker in workers if worker["state"] == "ready"]
+
+    return wait_until(ready, "a worker is ready")
 
 
 def is_answered(client: RawClient) -> bool:

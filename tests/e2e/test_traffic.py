@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import LbprocServer, wait_until
+from tests.e2e.harness import PATIENCE, LbprocServer, Program, wait_until
 from tests.e2e.harness_client import RawClient, render_request
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 
 MEBIBYTE = 1 << 20
 ALLOWED_GROWTH = 16 * MEBIBYTE
+ESTABLISHED = "01"
+"""The state in /proc/net/tcp."""
 
 SHORT = pytest.param(2, id="short")
 LONG = pytest.param(30, id="soak", marks=pytest.mark.soak)
@@ -66,13 +68,15 @@ def resident(pid: int) -> int:
 
 
 class Growth:
-    """How much each worker has grown at most since the beginning."""
+    """How much each worker has grown at most since the beginning, as seen at so many looks."""
 
     def __init__(self, server: LbprocServer) -> None:
         self._before = {pid: resident(pid) for pid in server.worker_pids()}
         self.most = 0
+        self.looks = 0
 
     def look(self) -> None:
+        self.looks += 1
         self.most = max(self.most, *(resident(pid) - before for pid, before in self._before.items()))
 
 
@@ -87,6 +91,21 @@ def make_file(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
+class Stall:
+    """Whether a server has bytes to send to lbproc that lbproc does not take: asked again until it is so."""
+
+    def __init__(self, address: str) -> None:
+        self._port = f":{int(address.rpartition(':')[2]):04X}"
+        self._queued = 0
+
+    def is_seen(self) -> bool:
+        """Whether the kernel holds as many unsent bytes as at the last look, and some."""
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        own = [row for row in rows if row[1].endswith(self._port) and row[3] == ESTABLISHED]
+        before, self._queued = self._queued, sum(int(row[4].partition(":")[0], 16) for row in own)
+        return 0 < before == self._queued
+
+
 @pytest.mark.parametrize(
     "size", [pytest.param(40, id="short"), pytest.param(500, id="soak", marks=pytest.mark.soak)]
 )
@@ -96,24 +115,30 @@ def test_large_download_arrives_whole_in_little_memory(
 ) -> None:
     nginx = start_nginx("files")
     expected = make_file(nginx.files / "large", size * MEBIBYTE)
-    server, address = start_web([nginx], workers=2)
+    server, address = start_web([nginx], workers=4)
     growth = Growth(server)
     digest = hashlib.sha256()
+    left = size * MEBIBYTE
     with RawClient(address, receive_buffer=8192 if slow else None) as client:
         client.send(render_request("/files/large", headers=["Connection: close"]))
         received = client.socket.recv(65536)
         while b"\r\n\r\n" not in received:
             received += client.socket.recv(65536)
         body = received.partition(b"\r\n\r\n")[2]
-        count = 0
+        pauses = [size * MEBIBYTE * part // 10 for part in (4, 7, 10)] if slow else []
         while body:
             digest.update(body)
-            count += 1
-            if count % 500 == 0:
+            left -= len(body)
+            if pauses and left < pauses[-1]:
+                pauses.pop()
+                wait_until(Stall(nginx.address).is_seen, "the client's pause has reached nginx")
+                growth.look()
+            elif left // MEBIBYTE != (left + len(body)) // MEBIBYTE:
                 growth.look()
             body = client.socket.recv(4096 if slow else 262_144)
-    growth.look()
+    assert (left, pauses) == (0, [])
     assert digest.hexdigest() == expected
+    assert growth.looks >= size
     assert growth.most < ALLOWED_GROWTH
 
 
@@ -131,14 +156,21 @@ def test_large_chunked_upload_arrives_whole_in_little_memory(
     nginx = start_nginx("files")
     source = tmp_path / "source"
     expected = make_file(source, size * MEBIBYTE)
-    server, address = start_web([nginx], workers=2)
+    server, address = start_web([nginx], workers=4)
     growth = Growth(server)
-    command = [curl, "-sS", "-f", "-T", str(source), "-H", "Transfer-Encoding: chunked"]
-    done = subprocess.run(
-        [*command, f"http://{address}/files/stored"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    growth.look()
+    # Not as fast as it goes, so that there is a time in which to look.
+    command = [curl, "-sS", "-f", "--limit-rate", "20M", "-T", str(source)]
+    with Program(
+        "curl", [*command, "-H", "Transfer-Encoding: chunked", f"http://{address}/files/stored"], tmp_path
+    ) as upload:
+
+        def is_done() -> bool:
+            growth.look()
+            return not upload.is_running()
+
+        wait_until(is_done, "the upload is done", within=10 * PATIENCE)
+        assert upload.wait() == 0, upload.stderr()
     with (nginx.files / "stored").open("rb") as stored:
         assert hashlib.file_digest(stored, "sha256").hexdigest() == expected
+    assert growth.looks >= 10
     assert growth.most < ALLOWED_GROWTH

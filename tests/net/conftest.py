@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,3 +72,9 @@ async def pair(
 def listener_address(client: socket.socket) -> tuple[str, int] | str:
     address: tuple[str, int] | str = client.getpeername()
     return address
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack

@@ -257,7 +257,7 @@ async def test_cancelling_leaves_the_queue_to_others(
 async def test_workers_that_share_a_socket_accept_each_connection_once(
     stack: ExitStack, dispatcher: Dispatcher, brisk: Deadlines, nursery: trio.Nursery, tmp_path: Path
 ) -> None:
-    sock = stack.enter_context(open_unix(UnixAddress(str(tmp_path / "web.sock"))))
+    sock = stack.enter_context(open_unix(UnixAddress(str(tmp_path / "web.sock")))[0])
     listen(sock)
     other_dispatcher = Dispatcher()
     stack.callback(other_dispatcher.close)

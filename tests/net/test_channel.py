@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -239,14 +241,28 @@ async def test_tasks_that_send_at_once_do_not_mix_their_messages() -> None:
     channel.close()
 
 
-async def test_a_message_without_its_descriptors_is_refused() -> None:
+async def test_sockets_that_find_no_room_in_the_receiver_do_not_break_the_channel() -> None:
     ours, theirs = open_pair()
-    child = ChildChannel(theirs)
-    ours.send(encode(Adopt(0, (("a", "b"),))))
-    with pytest.raises(ControlError, match="fewer descriptors"):
-        await child.receive()
+    channel, child = SupervisorChannel(ours), ChildChannel(theirs)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as one, socket.socket() as other:
+        channel.send(
+            Adopt(1, (("web", "127.0.0.1:1"), ("web", "127.0.0.1:2"))), (one.fileno(), other.fileno())
+        )
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        try:
+            # The kernel then drops the descriptors of the message and delivers its bytes (MSG_CTRUNC).
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            received = await child.receive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert received is not None
+    assert len(received[1]) < 2
+    ours.send(encode(Disown(1)))
+    assert await child.receive() == (Disown(1), ())
     child.close()
-    ours.close()
+    channel.close()
 
 
 async def test_descriptors_that_nobody_took_are_closed() -> None:
@@ -267,3 +283,20 @@ def test_last_words_of_a_child_without_an_event_loop(pair: Pair) -> None:
     assert channel.receive() == [FailedToBoot("no")]
     channel.close()
     send_last_words(theirs, FailedToBoot("nobody hears this"))
+
+
+def test_without_descriptors_only_what_has_to_wait_breaks_the_channel(pair: Pair) -> None:
+    channel, _ = pair
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with listening() as sock:
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+        try:
+            adopt = Adopt(0, (("web", "127.0.0.1:1"),))
+            channel.send(adopt, (sock.fileno(),))  # the kernel takes it at once
+            with pytest.raises(ControlError, match="no descriptor is left"):
+                while True:
+                    channel.send(adopt, (sock.fileno(),))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -61,7 +61,7 @@ async def test_connects_over_a_unix_socket(
     dispatcher: Dispatcher, deadlines: Deadlines, tmp_path: Path
 ) -> None:
     address = UnixAddress(str(tmp_path / "app.sock"))
-    with open_unix(address) as listener:
+    with open_unix(address)[0] as listener:
         listen(listener)
         transport = await open_transport(address, dispatcher, deadlines, math.inf)
         assert (transport.peer_ip, transport.peer_port) == ("", 0)
@@ -97,7 +97,7 @@ async def test_a_unix_socket_without_a_listener_or_without_a_file_refuses(
 ) -> None:
     address = UnixAddress(str(tmp_path / "app.sock"))
     assert (await failure_of(address, dispatcher)).kind == "refused"
-    open_unix(address).close()
+    open_unix(address)[0].close()
     assert (await failure_of(address, dispatcher)).kind == "refused"
 
 
@@ -190,7 +190,7 @@ async def test_a_full_unix_queue_is_tried_again_until_there_is_room(
     dispatcher: Dispatcher, nursery: trio.Nursery, tmp_path: Path
 ) -> None:
     address = UnixAddress(str(tmp_path / "app.sock"))
-    with open_unix(address) as listener:
+    with open_unix(address)[0] as listener:
         listen(listener, 0)
         first = await open_transport(address, dispatcher, Deadlines(), math.inf)
         with pytest.raises(ConnectFailed) as caught:

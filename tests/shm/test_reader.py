@@ -43,6 +43,27 @@ def test_a_column_that_becomes_free_is_left_out_and_those_after_it_are_not(table
     assert reader.worker_total(WorkerCounter.REQUESTS) == 5
 
 
+def test_a_worker_that_is_just_being_freed_is_left_out(table: Table) -> None:
+    supervisor, reader = SupervisorView(table), Reader(table)
+    column = supervisor.allocate_column(Slot(0), Role.WORKER)
+    table.cells[table.layout.in_column(column, "slot")] = 0
+    assert [state.column for state in reader.columns()] == [supervisor.column]
+
+
+def test_totals_of_several_backends_are_those_of_each(table: Table) -> None:
+    supervisor, reader = SupervisorView(table), Reader(table)
+    rows = [supervisor.ensure_row("web", f"{name}:1") for name in "abcd"]
+    for slot in range(2):
+        view = WorkerView(table, supervisor.allocate_column(Slot(slot), Role.WORKER))
+        for row in rows:
+            for counter in BackendCounter:
+                view.count_backend(row, counter, 1 + row * 100 + counter)
+    asked = [rows[3], rows[1]]
+    assert reader.backends_totals(asked) == [reader.backend_totals(row) for row in asked]
+    assert reader.backends_totals([rows[1]])[0][-1] == 2 * (1 + rows[1] * 100 + max(BackendCounter))
+    assert reader.backends_totals([]) == []
+
+
 def test_sums_include_processes_that_are_gone(table: Table) -> None:
     supervisor, reader = SupervisorView(table), Reader(table)
     row = supervisor.ensure_row("web", "a:1")

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -42,14 +43,23 @@ class RunningSupervisor:
     Args:
         directory: for sockets, logs, and the files that make children misbehave.
         workers: how many.
-        runtime: more keys of ``[runtime]``.
         bind: more addresses.
+        real: with the real worker and controller instead of small ones, and all logs at full length.
+        runtime: more keys of ``[runtime]``.
     """
 
     def __init__(
-        self, directory: Path, workers: int | str = 2, bind: tuple[str, ...] = (), **runtime: object
+        self,
+        directory: Path,
+        workers: int | str = 2,
+        bind: tuple[str, ...] = (),
+        *,
+        real: bool = False,
+        **runtime: object,
     ) -> None:
         self.directory = directory
+        self.real = real
+        self.access_log = directory / "access.log"
         self.port = free_port()
         self.control = directory / "control.sock"
         self.unix = directory / "web.sock"
@@ -58,13 +68,18 @@ class RunningSupervisor:
         self.config = Config.model_validate(
             {
                 "runtime": {"workers": workers, "control_socket": str(self.control), **runtime},
-                "log": {"access": "off", "error": str(self.error_log)},
+                "log": {
+                    "access": str(self.access_log) if real else "off",
+                    "error": str(self.error_log),
+                    "level": "debug" if real else "info",
+                },
                 "listeners": {
                     "web": {"bind": [f"127.0.0.1:{self.port}", f"unix:{self.unix}", *bind], "pool": "web"},
                 },
-                "pools": {"web": {"backends": ["127.0.0.1:9", "name.test:80"]}},
+                "pools": {"web": {"backends": ["127.0.0.1:9"] if real else ["127.0.0.1:9", "name.test:80"]}},
             }
         )
+        self.on_ready: Callable[[], None] | None = None
         self.pid = 0
         self.status: int | None = None
 
@@ -91,8 +106,15 @@ class RunningSupervisor:
             with self.output.open("ab", buffering=0) as output:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
-            entries = Entries(partial(run_small_worker, self.directory), small_controller)
-            status = run(self.config, Path("/etc/lbproc.toml"), entries=entries)
+            entries = Entries(
+                partial(run_small_worker, self.directory), partial(small_controller, self.directory)
+            )
+            status = run(
+                self.config,
+                Path("/etc/lbproc.toml"),
+                entries=None if self.real else entries,
+                on_ready=self.on_ready,
+            )
         except LbprocError as error:
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
             status = 1

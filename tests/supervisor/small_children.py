@@ -176,9 +176,11 @@ class SmallWorker:
             self.stopping = True
 
 
-def small_controller(boot: ControllerBoot) -> int:
+def small_controller(trouble: Path, boot: ControllerBoot) -> int:
     """Says that a name was resolved, and beats until told to leave."""
     view = ControllerView(boot.table, boot.column)
+    if (trouble / "hold-controller").exists():
+        (trouble / "hold-controller").read_bytes()
     boot.channel.sendall(encode(Resolved({"name.test:80": ["10.1.2.3:80"]})) + encode(Ready()))
     boot.channel.settimeout(BEAT)
     while True:

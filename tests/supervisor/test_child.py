@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,17 +14,29 @@ from lbproc.core.control.messages import FailedToBoot
 from lbproc.errors import ControlError, StartError
 from lbproc.net.channel import SupervisorChannel, open_pair
 from lbproc.supervisor.child import EXIT_CRASHED, EXIT_REFUSED, fork_child
+from lbproc.telemetry.log import open_error_log
 
-Pair = tuple[SupervisorChannel, socket.socket]
+
+class Pair:
+    """A channel and the child's log."""
+
+    def __init__(self, log_path: Path) -> None:
+        ours, self.theirs = open_pair()
+        self.channel = SupervisorChannel(ours)
+        self.log_path = log_path
+        self.log = open_error_log(log_path, "info", "worker-0")
+
+    def close(self) -> None:
+        self.channel.close()
+        self.theirs.close()
+        self.log.close()
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    ours, theirs = open_pair()
-    channel = SupervisorChannel(ours)
-    yield channel, theirs
-    channel.close()
-    theirs.close()
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    pair = Pair(tmp_path / "error.log")
+    yield pair
+    pair.close()
 
 
 def nothing() -> None:
@@ -32,7 +44,7 @@ def nothing() -> None:
 
 
 def outcome(pair: Pair, main: Callable[[], int], release: Callable[[], None] = nothing) -> int:
-    pid = fork_child(main, release, pair[1], None)
+    pid = fork_child(main, release, pair.theirs, None, pair.log)
     assert pid > 0
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
@@ -51,38 +63,34 @@ def test_the_status_of_main_is_the_status_of_the_process(pair: Pair) -> None:
 
 def test_a_refusal_is_said_over_the_channel(pair: Pair) -> None:
     assert outcome(pair, raising(StartError("no room"))) == EXIT_REFUSED
-    assert pair[0].receive() == [FailedToBoot("no room")]
+    assert pair.channel.receive() == [FailedToBoot("no room")]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("defect"), SystemExit(0), KeyboardInterrupt()])
-def test_a_defect_ends_the_child_with_a_traceback(
-    pair: Pair, error: BaseException, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_defect_ends_the_child_with_a_traceback_in_the_log(pair: Pair, error: BaseException) -> None:
     assert outcome(pair, raising(error)) == EXIT_CRASHED
-    assert type(error).__name__ in capfd.readouterr().err
-    assert pair[0].receive() == []
+    (line,) = pair.log_path.read_text().splitlines()
+    assert " error worker-0 crashed traceback=" in line
+    assert type(error).__name__ in line
+    assert pair.channel.receive() == []
 
 
-def test_a_release_that_fails_ends_the_child_before_main(
-    pair: Pair, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_release_that_fails_ends_the_child_before_main(pair: Pair) -> None:
     def release() -> None:
         raise OSError("bad descriptor")
 
     assert outcome(pair, lambda: 0, release) == EXIT_CRASHED
-    assert "bad descriptor" in capfd.readouterr().err
+    assert "bad descriptor" in pair.log_path.read_text()
 
 
 def test_what_the_child_releases_is_closed_before_main(pair: Pair) -> None:
-    channel, theirs = pair
-
     def main() -> int:
-        return 0 if channel.socket.fileno() == -1 else 1
+        return 0 if pair.channel.socket.fileno() == -1 else 1
 
-    assert outcome(pair, main, channel.close) == 0
-    theirs.close()
+    assert outcome(pair, main, pair.channel.close) == 0
+    pair.theirs.close()
     with pytest.raises(ControlError, match="closed"):
-        channel.receive()
+        pair.channel.receive()
 
 
 def test_an_abort_writes_the_stack(pair: Pair, capfd: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,9 @@ from lbproc.supervisor.belongings import Belongings, Entries
 from lbproc.supervisor.children import Children, Process
 from lbproc.supervisor.sockets import ListeningSockets
 from lbproc.telemetry.log import open_error_log
+from lbproc.telemetry.sink import Sink
 from lbproc.types import Slot
+from tests.supervisor.scarcity import no_descriptor_left
 
 ONE = ChildId(1)
 
@@ -87,6 +89,7 @@ class Scene:
             ControlListener(directory / "control.sock"),
             None,
             open_error_log(directory / "error.log", "info", "supervisor"),
+            Sink(directory / "access.log"),
         )
         self.view = SupervisorView(self.table)
         self.children = Children(
@@ -134,6 +137,8 @@ class Scene:
         self.belongings.sockets.close()
         self.belongings.control.close()
         self.belongings.log.close()
+        assert self.belongings.access_log is not None
+        self.belongings.access_log.close()
         self.table.close()
 
 
@@ -254,3 +259,33 @@ def test_processes_that_are_no_children_of_ours_are_reaped_in_passing(scene: Sce
     assert scene.events == []
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
+
+
+def test_a_channel_that_cannot_be_opened_is_a_failed_spawn_and_takes_no_column(scene: Scene) -> None:
+    with no_descriptor_left():
+        scene.children.spawn(ONE, Slot(0))
+    assert [type(event) for event in scene.events] == [SpawnFailed]
+    scene.children.bury(ONE)
+    scene.children.spawn(ChildId(2), Slot(0))
+    assert scene.process(ChildId(2)).column == 2
+
+
+def test_sockets_that_cannot_be_copied_for_a_sibling_do_not_end_the_supervisor(scene: Scene) -> None:
+    scene.children.spawn(ONE, Slot(0))
+    scene.turn_until(lambda: scene.heard == [Ready()])
+    with no_descriptor_left():
+        scene.children.send_sockets(ONE, Slot(1))
+    assert scene.process().pid
+
+
+def test_a_channel_that_was_lost_in_the_same_round_is_not_written_to(scene: Scene) -> None:
+    scene.children.spawn(ONE, Slot(0))
+    process = scene.process()
+    os.kill(process.pid, signal.SIGSTOP)
+    while not process.channel.has_unsent:
+        scene.children.send(ONE, Disown(1))
+    key = scene.selector.get_key(process.channel.socket)
+    os.kill(process.pid, signal.SIGKILL)
+    scene.turn_until(lambda: ChannelLost(ONE) in scene.events)
+    key.data(selectors.EVENT_READ | selectors.EVENT_WRITE)
+    assert scene.events.count(ChannelLost(ONE)) == 1

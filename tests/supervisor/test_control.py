@@ -20,6 +20,8 @@ from lbproc.core.control.messages import (
 )
 from lbproc.net.control_socket import ControlListener
 from lbproc.supervisor.control import CLIENT_TIMEOUT, MAX_CLIENTS, ControlServer
+from lbproc.telemetry.log import open_error_log
+from tests.supervisor.scarcity import no_descriptor_left
 
 
 class Served:
@@ -31,7 +33,11 @@ class Served:
         self.now = 100.0
         self.requests: list[CommandLineRequest] = []
         self.body: object = "status"
-        self.server = ControlServer(ControlListener(path), self.selector, self.answer, lambda: self.now)
+        self.log_path = path.with_suffix(".log")
+        self.log = open_error_log(self.log_path, "info", "supervisor")
+        self.server = ControlServer(
+            ControlListener(path), self.selector, self.answer, lambda: self.now, self.log
+        )
         self.clients: list[socket.socket] = []
 
     def answer(self, request: CommandLineRequest) -> Reply | None:
@@ -63,6 +69,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     for client in served.clients:
         client.close()
     served.selector.close()
+    served.log.close()
 
 
 def read_all(client: socket.socket) -> list[Message]:
@@ -97,6 +104,13 @@ def test_a_request_may_come_in_portions(served: Served) -> None:
     assert read_all(client) == [Reply(ok=True, body="status")]
 
 
+def test_requests_in_one_piece_are_all_answered(served: Served) -> None:
+    client = served.connect()
+    client.sendall(encode(StatusRequest()) * 2)
+    served.turn()
+    assert read_all(client) == [Reply(ok=True, body="status")] * 2
+
+
 @pytest.mark.parametrize(
     "garbage",
     [b"\xff" * 100, b"\x00\x00\x00\x01\xc1", encode(Ready()), b"\x00\x01\x00\x01"],
@@ -111,6 +125,7 @@ def test_nonsense_is_answered_and_closed(served: Served, garbage: bytes) -> None
     assert not reply.ok
     assert served.open_connections() == 0
     assert served.requests == []
+    assert "control_request_refused reason=" in served.log_path.read_text()
 
 
 def test_a_client_that_leaves_is_forgotten(served: Served) -> None:
@@ -182,20 +197,32 @@ def test_the_end_reaches_those_who_wait_even_when_one_of_them_has_left(served: S
     assert read_all(waiting) == [Reply(ok=True, body="the end")]
 
 
-def test_there_are_only_so_many_clients(served: Served) -> None:
-    clients = [served.connect() for _ in range(10)]
+def test_of_too_many_clients_the_oldest_silent_one_makes_room(served: Served) -> None:
+    waiting = served.connect()
+    waiting.sendall(encode(StopRequest(now=False, wait=True)))
     served.turn()
-    for _ in range(MAX_CLIENTS):
-        clients.append(served.connect())
+    silent = []
+    for _ in range(MAX_CLIENTS - 1):
+        silent.append(served.connect())
         served.turn()
-    assert served.open_connections() == MAX_CLIENTS
-    assert clients[-1].recv(1) == b""
-    clients[0].close()
-    served.turn()
     late = served.connect()
     late.sendall(encode(StatusRequest()))
     served.turn()
     assert read_all(late) == [Reply(ok=True, body="status")]
+    assert served.open_connections() == MAX_CLIENTS
+    assert silent[0].recv(1) == b""
+    served.server.close(Reply(ok=True, body="the end"))
+    assert read_all(waiting) == [Reply(ok=True, body="the end")]
+
+
+def test_there_are_only_so_many_that_wait_for_the_end(served: Served) -> None:
+    for _ in range(MAX_CLIENTS):
+        served.connect().sendall(encode(StopRequest(now=False, wait=True)))
+        served.turn()
+    late = served.connect()
+    served.turn()
+    assert late.recv(1) == b""
+    assert served.open_connections() == MAX_CLIENTS
 
 
 def test_a_child_closes_its_copies_and_the_file_stays(served: Served) -> None:
@@ -206,3 +233,23 @@ def test_a_child_closes_its_copies_and_the_file_stays(served: Served) -> None:
     assert client.recv(1) == b""
     assert served.path.exists()
     assert len(descriptors) == 2
+
+
+def test_without_descriptors_it_rests_until_the_next_look_and_then_accepts(served: Served) -> None:
+    client = served.connect()
+    client.sendall(encode(StatusRequest()))
+    with no_descriptor_left():
+        served.turn()  # would not come back if the socket were looked at again and again
+        assert served.selector.select(0) == []
+    assert 'accept_paused listener=control reason="Too many open files"' in served.log_path.read_text()
+    served.server.expire()
+    served.turn()
+    assert read_all(client) == [Reply(ok=True, body="status")]
+
+
+def test_it_can_be_closed_while_it_rests(served: Served) -> None:
+    served.connect()
+    with no_descriptor_left():
+        served.turn()
+    served.server.close()
+    assert not served.path.exists()

@@ -1,4 +1,4 @@
-"""Signals become something to wait for, and are put back as they were."""
+"""Signals become something to wait for, and are put back as they were, or ignored to the end."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbproc.supervisor.signals import WATCHED, SignalQueue, signals_held
+from lbproc.supervisor.signals import STOPPING, WATCHED, SignalQueue, StoppedEarlyError, signals_held
 
 
 @pytest.fixture
 def queue() -> Iterator[SignalQueue]:
+    before = {number: signal.getsignal(number) for number in WATCHED}
     queue = SignalQueue()
     yield queue
     queue.close()
+    for number, previous in before.items():
+        signal.signal(number, previous)
 
 
 def test_signals_are_queued_and_wake_a_waiting_loop(queue: SignalQueue) -> None:
@@ -34,12 +37,25 @@ def test_a_flood_is_no_trouble(queue: SignalQueue) -> None:
     assert set(queue.take()) == {signal.SIGHUP}
 
 
-def test_what_was_in_force_before_comes_back() -> None:
+def test_afterwards_a_stop_is_ignored_and_the_rest_is_as_it_was_before() -> None:
     before = {number: signal.getsignal(number) for number in WATCHED}
     queue = SignalQueue()
     assert all(signal.getsignal(number) is not before[number] for number in WATCHED)
     queue.close()
-    assert {number: signal.getsignal(number) for number in WATCHED} == before
+    after = {number: signal.getsignal(number) for number in WATCHED}
+    for number, previous in before.items():
+        signal.signal(number, previous)
+    assert after == {number: signal.SIG_IGN if number in STOPPING else before[number] for number in WATCHED}
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_stop_ends_a_wait_of_the_start_and_stays_queued(queue: SignalQueue, number: signal.Signals) -> None:
+    signal.raise_signal(signal.SIGHUP)
+    queue.sleep(0.0)
+    signal.raise_signal(number)
+    with pytest.raises(StoppedEarlyError):
+        queue.sleep(0.0)
+    assert queue.take() == [signal.SIGHUP, number]
 
 
 def test_signals_can_be_held_back(queue: SignalQueue) -> None:

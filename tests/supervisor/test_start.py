@@ -6,13 +6,13 @@ import os
 import pwd
 import signal
 import socket
-import stat
 from pathlib import Path
 
 import pytest
 
 from lbproc.core.control.codec import encode
 from lbproc.core.control.messages import Ready, Reply, StopRequest
+from lbproc.errors import StartError
 from lbproc.supervisor.start import count_workers
 from tests.supervisor.running import RunningSupervisor, is_gone, wait_for
 
@@ -118,6 +118,27 @@ def test_a_stopped_process_cannot_dump_and_is_killed(tmp_path: Path) -> None:
         wait_for(lambda: is_gone(pid), "the kill")
 
 
+def test_a_worker_that_cannot_be_forked_has_no_process_id_in_the_log(tmp_path: Path) -> None:
+    fork, failures = os.fork, iter([True])
+
+    def fail_once() -> int:
+        if next(failures, False):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return fork()
+
+    def break_fork() -> None:  # runs in the supervisor's own process
+        os.fork = fail_once
+
+    running = RunningSupervisor(tmp_path)
+    running.on_ready = break_fork
+    with running:
+        crash(running, 0)
+        log = running.error_log.read_text()
+    assert 'worker_failed_to_boot slot=0 reason="fork failed: Resource' in log
+    assert "pid=0" not in log
+    assert log.count("worker_started slot=0") == 2
+
+
 def test_a_worker_that_talks_nonsense_is_replaced(tmp_path: Path) -> None:
     with RunningSupervisor(tmp_path, workers=1) as running:
         pid = running.workers()[0]["pid"]
@@ -140,8 +161,87 @@ def test_a_child_that_refuses_ends_the_start_with_its_reason_and_nothing_is_left
     running.fork()
     assert running.wait() == 1
     assert "StartError: slot 1 is not in the mood" in running.output.read_text()
+    assert 'supervisor start_failed reason="slot 1 is not in the mood"' in running.error_log.read_text()
     assert not running.control.exists()
     assert not running.unix.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [
+        (RuntimeError("a defect"), "crashed traceback="),
+        (StartError("no room"), 'start_failed reason="no room"'),
+    ],
+)
+def test_what_ends_the_supervisor_is_in_the_log_and_nothing_is_left(
+    tmp_path: Path, error: Exception, event: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    running = RunningSupervisor(tmp_path)
+    running.on_ready = fail
+    running.fork()
+    assert running.wait() in {1, 99}
+    log = running.error_log.read_text()
+    assert f"error supervisor {event}" in log
+    assert str(error) in log
+    assert not running.control.exists()
+    assert not running.unix.exists()
+
+
+def test_a_program_that_takes_the_address_before_we_listen_ends_the_start_in_good_order(
+    tmp_path: Path,
+) -> None:
+    running = RunningSupervisor(tmp_path)
+    thief = socket.socket()
+    # Both ways of sharing, as a second lbproc would: bound while we have bound, and listening before us.
+    thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    thief.bind(("127.0.0.1", running.port))
+    os.mkfifo(tmp_path / "hold-controller")
+    running.fork()
+    running.wait_for_log("controller_started")
+    thief.listen()
+    (tmp_path / "hold-controller").write_bytes(b"go")
+    assert running.wait() == 1
+    thief.close()
+    log = running.error_log.read_text()
+    assert "Address already in use" in running.output.read_text()
+    assert log.count("start_failed") == 1
+    assert "crashed" not in log
+    assert "stopped status=1" in log
+    assert not running.control.exists()
+    assert not running.unix.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_stop_while_it_waits_for_a_predecessor_leaves_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with socket.socket(socket.AF_UNIX) as predecessor:
+        busy = tmp_path / "busy.sock"
+        predecessor.bind(str(busy))
+        predecessor.listen()
+        running = RunningSupervisor(tmp_path, bind=(f"unix:{busy}",))
+        running.fork()
+        predecessor.accept()[0].close()  # it has looked, and waits
+        running.kill(signal.SIGHUP)
+        running.kill(number)
+        assert running.wait() == 0
+    assert "stopped status=0" in running.error_log.read_text()
+    assert not running.control.exists()
+    assert not running.unix.exists()
+
+
+def test_stop_signals_after_the_end_was_decided_change_nothing(tmp_path: Path) -> None:
+    with RunningSupervisor(tmp_path, workers=1) as running:
+        running.kill(signal.SIGTERM)
+        while running.is_running():
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                running.kill(number)
+        assert running.status == 0
+        assert running.output.read_text() == ""
 
 
 def test_a_drain_waits_for_what_is_held_and_further_signals_change_nothing(tmp_path: Path) -> None:
@@ -187,7 +287,7 @@ def test_a_drain_that_takes_too_long_is_cut(tmp_path: Path) -> None:
     with RunningSupervisor(tmp_path, drain_timeout="1s") as running:
         held = running.connect()
         held.sendall(b"hold\n")
-        held.recv(10)
+        assert held.recv(10) in {b"0\n", b"1\n"}
         running.kill(signal.SIGTERM)
         assert running.wait() == 0
         held.close()
@@ -218,6 +318,7 @@ def test_a_second_one_with_the_same_configuration_is_refused_at_once(tmp_path: P
         second.fork()
         assert second.wait() == 1
         assert "already running" in running.output.read_text()
+        assert "supervisor start_failed reason=" in running.error_log.read_text()
         assert running.say("who")
         assert running.say("who", unix=True)
 
@@ -267,13 +368,10 @@ def test_resolved_names_are_published_before_workers_are_born(tmp_path: Path) ->
 
 
 def test_started_as_root_children_run_as_the_configured_account_and_the_supervisor_does_not(
-    tmp_path: Path,
+    readable_directory: Path,
 ) -> None:
     account = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-    for directory in (tmp_path, *tmp_path.parents):
-        if stat.S_IMODE(directory.stat().st_mode) & 0o005 != 0o005 and directory != Path("/"):
-            directory.chmod(0o755)
-    with RunningSupervisor(tmp_path, user="nobody") as running:
+    with RunningSupervisor(readable_directory, user="nobody") as running:
         _, _, uid, gid = running.say("who").split()
         assert (int(uid), int(gid)) == (account.pw_uid, account.pw_gid)
         status = Path(f"/proc/{running.workers()[0]['pid']}/status").read_text()

@@ -7,6 +7,7 @@ import pytest
 
 from lbproc.errors import StartError
 from lbproc.telemetry.access_log import AccessLog
+from lbproc.telemetry.sink import Sink
 
 PATIENCE = 10.0
 
@@ -88,3 +89,29 @@ def test_reopening_after_rotation_splits_the_log_at_that_point(tmp_path: Path) -
 def test_a_path_that_cannot_be_opened_is_an_error_at_start(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot be opened"):
         AccessLog(tmp_path)
+
+
+def test_what_was_opened_before_is_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(Sink(path))
+    log.record(b"one\n")
+    assert log.close(PATIENCE) == 0
+    assert path.read_bytes() == b"one\n"
+
+
+def test_a_failed_reopening_is_told_once_and_lines_go_to_the_old_file(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    log = AccessLog(folder / "log")
+    assert log.reopen_trouble() is None
+    folder.rename(tmp_path / "moved")
+    log.reopen()
+    log.record(b"one\n")
+    assert log.close(PATIENCE) == 0
+    assert log.reopen_trouble() == "No such file or directory"
+    assert log.reopen_trouble() is None
+    assert (tmp_path / "moved" / "log").read_bytes() == b"one\n"
+
+
+def test_a_log_that_is_off_has_no_trouble() -> None:
+    assert AccessLog("off").reopen_trouble() is None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import pwd
 import socket
 import stat
 import subprocess
@@ -10,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from lbproc.errors import StartError
-from lbproc.telemetry.sink import Sink
+from lbproc.telemetry.sink import FileOwner, Sink
 
 PROGRAM = """
 import fcntl, os, sys
-from lbproc.telemetry.sink import Sink
+from lbproc.telemetry.sink import FileOwner, Sink
 sink = Sink("stdout")
 assert sink.write(b"hello\\n") == 6
 sink.wait_writable()
@@ -29,6 +31,12 @@ sink.close()
 shared = fcntl.fcntl(1, fcntl.F_GETFL) & os.O_NONBLOCK
 sys.stderr.write(f"{sink.is_regular} {bool(shared)}")
 """
+
+
+def somebody() -> FileOwner:
+    """Whom this process may give a file to: another account when it is root, else its own."""
+    account = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    return FileOwner(account.pw_name, account.pw_uid, account.pw_gid)
 
 
 def run_with_stdout(stdout: int, *args: str, program: str = PROGRAM) -> str:
@@ -136,3 +144,60 @@ def test_a_closed_stdout_is_a_clear_error() -> None:
         assert run_with_stdout(null.fileno(), program=program) == (
             "the log stdout cannot be opened: Bad file descriptor"
         )
+
+
+def test_a_new_file_is_given_to_its_owner_also_after_reopening(tmp_path: Path) -> None:
+    path, owner = tmp_path / "log", somebody()
+    sink = Sink(path, owner)
+    first = path.stat()
+    path.rename(tmp_path / "log.1")
+    sink.reopen()
+    sink.write(b"new\n")
+    sink.close()
+    for status in (first, path.stat()):
+        assert (status.st_uid, status.st_gid) == (owner.uid, owner.gid)
+        assert stat.S_IMODE(status.st_mode) & ~0o640 == 0
+    assert path.read_bytes() == b"new\n"
+
+
+def test_a_file_that_was_there_keeps_its_owner_and_content(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"old\n")
+    before = path.stat()
+    sink = Sink(path, somebody())
+    sink.write(b"new\n")
+    sink.close()
+    assert path.read_bytes() == b"old\nnew\n"
+    assert (path.stat().st_uid, path.stat().st_mode) == (before.st_uid, before.st_mode)
+
+
+@pytest.mark.parametrize("target", ["there", "missing"])
+def test_a_symbolic_link_is_not_followed_for_another_account(tmp_path: Path, target: str) -> None:
+    (tmp_path / "there").touch()
+    (tmp_path / "log").symlink_to(tmp_path / target)
+    owner = somebody()
+    with pytest.raises(StartError, match=f"symbolic link.* for {owner.name}; name the file itself"):
+        Sink(tmp_path / "log", owner)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_file_that_cannot_be_given_away_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, uid: int, gid: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("lbproc.telemetry.sink.os.fchown", refuse)
+    with pytest.raises(StartError, match=f"Operation not permitted; let {somebody().name} write to it"):
+        Sink(tmp_path / "log", somebody())
+
+
+def test_a_missing_right_names_the_account_and_the_remedy(tmp_path: Path) -> None:
+    error = PermissionError(errno.EACCES, "Permission denied")
+    remedy = "write to it and search its directory"
+    owned = Sink(tmp_path / "log", FileOwner("web", os.getuid(), os.getgid()))
+    plain = Sink(tmp_path / "log")
+    assert owned.explain(error) == f"Permission denied; let web {remedy}"
+    assert plain.explain(error) == f"Permission denied; let user id {os.geteuid()} {remedy}"
+    owned.close()
+    plain.close()

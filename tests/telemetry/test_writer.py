@@ -129,4 +129,5 @@ def test_a_failed_reopening_is_told_and_loses_nothing(tmp_path: Path) -> None:
     folder.rename(tmp_path / "moved")
     writer.reopen()
     assert writer.stop(PATIENCE)
-    assert writer.trouble == "No such file or directory"
+    assert (writer.failed_reopenings, writer.reopen_trouble) == (1, "No such file or directory")
+    assert writer.trouble is None

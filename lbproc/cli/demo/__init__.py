@@ -9,16 +9,7 @@ from __future__ import annotations
 
 import click
 
-POLICIES = (
-    "least_connections",
-    "round_robin",
-    "random",
-    "power_of_two",
-    "ip_hash",
-    "consistent_hash",
-    "first_available",
-)
-"""The policies that can be shown, the default first; the same names as in a configuration."""
+from lbproc.config.policies import POLICIES
 
 
 @click.command()

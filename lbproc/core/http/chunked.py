@@ -28,10 +28,14 @@ from lbproc.core.http.rejected import Rejected, bad_request
 from lbproc.core.http.strict import FIELD_LINE, TOKEN, stray_byte
 
 _EXTENSION = (
-    rb";" + TOKEN + rb"(?:=(?:" + TOKEN + rb'|"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*+"))?+'
+    rb";"
+    + TOKEN
+    + rb"(?>(?:=(?:"
+    + TOKEN
+    + rb'|"(?>(?:[\t\x20\x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*)"))?)'
 )
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:" + _EXTENSION + rb")*+\r\n")
-_TRAILERS = re.compile(rb"(?:" + FIELD_LINE + rb")*+\r\n")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?>(?:" + _EXTENSION + rb")*)\r\n")
+_TRAILERS = re.compile(rb"(?>(?:" + FIELD_LINE + rb")*)\r\n")
 _TRAILER_NAME = re.compile(rb"(?:\A|\n)([^:\r]++):")
 
 _MAX_SIZE_LINE = 1024

@@ -30,7 +30,7 @@ HOP_BY_HOP_NAMES = frozenset({
     b"http2-settings", b"proxy-authenticate", b"proxy-authorization",
 })  # fmt: skip
 
-_LIST_OF_TOKENS = re.compile(rb"[ \t,]*+(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++[ \t]*+(?:,[ \t,]*+|\Z))*+\Z")
+_LIST_OF_TOKENS = re.compile(rb"[ \t,]*+(?>(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++[ \t]*+(?:,[ \t,]*+|\Z))*)\Z")
 _CACHED_LENGTH = 128
 NO_TOKENS: frozenset[bytes] = frozenset()
 

@@ -16,9 +16,9 @@ _LABEL = rb"[A-Za-z0-9_~-]++"
 _AUTHORITY = re.compile(
     rb"(?:(?P<name>"
     + _LABEL
-    + rb"(?:\."
+    + rb"(?>(?:\."
     + _LABEL
-    + rb")*+)\.?|\[(?P<v6>[0-9A-Fa-f:.]++)\])(?::(?P<port>[0-9]{0,5}))?\Z"
+    + rb")*))\.?|\[(?P<v6>[0-9A-Fa-f:.]++)\])(?::(?P<port>[0-9]{0,5}))?\Z"
 )
 _MAX_AUTHORITY = 255 + 6
 """The longest DNS name, a colon and five digits."""

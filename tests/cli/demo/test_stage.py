@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lbproc.cli.demo import POLICIES, stage
+from lbproc.cli.demo import stage
 from lbproc.cli.demo.stage import Stage, find_free_port, open_listener
+from lbproc.config.policies import POLICIES
 from lbproc.errors import StartError
 
 

@@ -1,0 +1,102 @@
+"""Children import nothing: after they have given up their rights they may not be able to read a module."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.supervisor.running import PATIENCE, free_port, wait_for
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+CONFIG = """
+[runtime]
+workers = 1
+control_socket = "{directory}/control.sock"
+
+[admin]
+bind = "127.0.0.1:{admin}"
+token = "hush"
+
+[log]
+access = "{directory}/access.log"
+error = "{directory}/error.log"
+level = "debug"
+
+[listeners.web]
+bind = "127.0.0.1:{port}"
+pool = "web"
+
+[pools.web]
+backends = ["127.0.0.1:{backend}", "localhost:{backend}"]
+policy = "round_robin"
+"""
+
+REQUESTS = [
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    b"2\r\nab\r\n0\r\n\r\n",
+    b"GET /\xff\x00 nonsense\r\n\r\n",
+    b"GET / HTTP/1.0\r\nX-Forwarded-For: 1.2.3.4, ::1\r\n\r\n",
+]
+
+
+def exchange(port: int, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+        sock.sendall(request)
+        with sock.makefile("rb") as answer:
+            return answer.read()
+
+
+def answer_once(listening: socket.socket, head: bytes) -> None:
+    sock, _ = listening.accept()
+    with sock:
+        sock.recv(65536)
+        sock.sendall(head)
+
+
+def test_no_child_imports_anything_whatever_it_does(tmp_path: Path) -> None:
+    imports, error_log = tmp_path / "imports", tmp_path / "error.log"
+    port, admin = free_port(), free_port()
+    with socket.create_server(("127.0.0.1", 0)) as backend:
+        config = tmp_path / "lbproc.toml"
+        numbers = {"port": port, "admin": admin, "backend": backend.getsockname()[1]}
+        config.write_text(CONFIG.format(directory=tmp_path, **numbers))
+        command = [sys.executable, "-m", "tests.supervisor.watched_run", str(config), str(imports)]
+        with subprocess.Popen(command, cwd=ROOT) as process:
+            try:
+                wait_for(
+                    lambda: error_log.exists() and " ready workers=" in error_log.read_text(), "readiness"
+                )
+                with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+                    sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    answer_once(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    assert b"200" in sock.recv(65536)
+                with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+                    sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    answer_once(backend, b"nonsense\r\n\r\n")
+                    assert b" 50" in sock.recv(65536)
+                backend.close()
+                for request in REQUESTS:
+                    assert exchange(port, request)
+                get = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                assert b" 401 " in exchange(admin, get + b"\r\n")
+                assert b" 200 " in exchange(admin, get + b"Authorization: Bearer hush\r\n\r\n")
+                assert b" 200 " in exchange(admin, b"GET /healthz HTTP/1.0\r\n\r\n")
+                assert b" 400 " in exchange(admin, b"nonsense\r\n\r\n")
+                error_log.rename(tmp_path / "error.1")
+                process.send_signal(signal.SIGUSR1)
+                wait_for(error_log.exists, "the new log")
+                os.kill(process.pid, signal.SIGTERM)
+                assert process.wait(PATIENCE) == 0
+            finally:
+                process.kill()
+    assert imports.read_text().split() == []
