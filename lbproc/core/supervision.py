@@ -4,6 +4,8 @@ Owns every decision on spawning, adopting, dumping, killing, repairing and endin
 clock or table: the supervisor's shell turns what happens into events (`lbproc.core.supervision_events`),
 hands each in with the time, and carries out the commands that come back, in their order.
 
+It is long on purpose: whether a step is right depends on all the others, so they stand in one file.
+
 Theory of operation
 -------------------
 ::

@@ -5,6 +5,9 @@
  * words that must survive the death of a process at any instruction. Knows nothing of what the words mean;
  * the places of columns are given once, as a geometry.
  *
+ * Half of this file says why; it stays in one piece because the two operations, the checks of what they touch
+ * and the type that carries them are one argument.
+ *
  * It cannot crash the interpreter: arguments are exact ints and tuples (no __index__ runs), every index and
  * value is checked, and the buffer is held from construction until the object is gone.
  *

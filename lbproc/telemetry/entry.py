@@ -83,7 +83,7 @@ def render_entry(
         connect_ms: time to connect to the backend, ``None`` on a reused connection.
         first_byte_ms: from the end of the request's head to the first byte of the response.
         total_ms: from the first byte of the request to the last of the response.
-        retries: backends tried beyond the first.
+        retries: further attempts: on another backend, or on a fresh connection where an idle one was stale.
         request_id: the X-Request-Id sent to the backend.
         tls: the TLS version.
     """
