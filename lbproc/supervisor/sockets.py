@@ -131,9 +131,8 @@ class ListeningSockets:
             if bound.file is not None:
                 bound.file.remove()
             for sock in bound.sockets:
-                with contextlib.suppress(
-                    OSError
-                ):  # no memory for the filter: the queue is served nevertheless
+                # Without memory for the filter the queue is served nevertheless.
+                with contextlib.suppress(OSError):
                     refuse_new(sock)
 
     def close(self) -> None:
