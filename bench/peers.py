@@ -11,23 +11,24 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.process import BenchError, Program
+from bench.rows import LARGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).absolute().parents[1]
 SMALL_BODY = "x" * 128
-LARGE_BYTES = 10_000_000
 
 _HAPROXY = """
 global
     nbthread {workers}
-    maxconn 4096
+    maxconn {connections}
+    no strict-limits
     log stdout format raw local0
 defaults
     mode http
@@ -51,7 +52,7 @@ _NGINX = """
 worker_processes {workers};
 pid {directory}/nginx.pid;
 error_log stderr warn;
-events {{ worker_connections 10000; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log {directory}/access.log;
     client_body_temp_path {directory}/temp;
@@ -82,7 +83,8 @@ _CADDY = """
     admin off
     auto_https off
 }}
-http://127.0.0.1:{port} {{
+http://:{port} {{
+    bind 127.0.0.1
     log {{
         output file {directory}/access.log
     }}
@@ -111,7 +113,7 @@ _BACKEND = """
 worker_processes 1;
 pid {directory}/nginx.pid;
 error_log stderr warn;
-events {{ worker_connections 10000; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     client_body_temp_path {directory}/temp;
@@ -138,6 +140,10 @@ class Place:
     port: int
     workers: int
     backends: Sequence[int]
+    connections: int = 4096
+    """How many clients it must be able to hold; for a program that wants to know."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Of lbproc, beyond ours."""
 
 
 def start_backends(directory: Path, ports: Sequence[int]) -> Program:
@@ -146,14 +152,20 @@ def start_backends(directory: Path, ports: Sequence[int]) -> Program:
     with (directory / "large").open("wb") as large:
         large.write(os.urandom(LARGE_BYTES))
     listens = "".join(f"        listen 127.0.0.1:{port} backlog=4096;\n" for port in ports)
-    text = _BACKEND.format(user=_nginx_user(), directory=directory, listens=listens, body=SMALL_BODY)
+    text = _BACKEND.format(
+        user=_nginx_user(), directory=directory, listens=listens, body=SMALL_BODY, connections=10_000
+    )
     return Program("backends", _nginx_command(directory, text), directory, ports[0])
 
 
 def haproxy(place: Place) -> Program:
     servers = "\n".join(f"    server s{port} 127.0.0.1:{port}" for port in place.backends)
     config = _written(
-        place, "haproxy.cfg", _HAPROXY.format(workers=place.workers, port=place.port, servers=servers)
+        place,
+        "haproxy.cfg",
+        _HAPROXY.format(
+            workers=place.workers, port=place.port, servers=servers, connections=place.connections
+        ),
     )
     return Program(
         "haproxy", [find_program("haproxy"), "-db", "-f", str(config)], place.directory, place.port
@@ -163,7 +175,12 @@ def haproxy(place: Place) -> Program:
 def nginx(place: Place) -> Program:
     servers = "\n".join(f"        server 127.0.0.1:{port};" for port in place.backends)
     text = _NGINX.format(
-        user=_nginx_user(), workers=place.workers, directory=place.directory, port=place.port, servers=servers
+        user=_nginx_user(),
+        workers=place.workers,
+        directory=place.directory,
+        port=place.port,
+        servers=servers,
+        connections=place.connections + 1000,  # those to backends are counted with those of clients
     )
     return Program("nginx", _nginx_command(place.directory, text), place.directory, place.port)
 
@@ -187,7 +204,7 @@ def lbproc(place: Place) -> Program:
     text = _LBPROC.format(workers=place.workers, directory=place.directory, port=place.port, servers=servers)
     config = _written(place, "lbproc.toml", text)
     command = [sys.executable, "-m", "lbproc", "run", "-c", str(config)]
-    return Program("lbproc", command, place.directory, place.port, {"PYTHONPATH": str(ROOT)})
+    return Program("lbproc", command, place.directory, place.port, {"PYTHONPATH": str(ROOT), **place.environ})
 
 
 PEERS: dict[str, Callable[[Place], Program]] = {

@@ -10,42 +10,16 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.peers import LARGE_BYTES
 from bench.process import BenchError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.rows import Row
+
 SCRIPT = Path(__file__).with_name("wrk.lua")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One kind of work.
-
-    Args:
-        name: on the command line.
-        title: in the report.
-        path: what is asked for.
-        connections: how many at once.
-        distinct: every request head differs, so nothing can be remembered.
-        close: every request on a connection of its own.
-        body_bytes: size of the answer where that is what costs; then unfinished answers count by their bytes.
-    """
-
-    name: str
-    title: str
-    path: str
-    connections: int
-    distinct: bool = False
-    close: bool = False
-    body_bytes: int | None = None
-
-
-ROWS = (
-    Row("keepalive", "small GET, keep-alive, identical heads", "/", 32),
-    Row("distinct", "small GET, keep-alive, every head different", "/", 32, distinct=True),
-    Row("connect", "small GET, a new connection each", "/", 32, close=True),
-    Row("large", "10 MB response, keep-alive", "/large", 8, body_bytes=LARGE_BYTES),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,41 +31,54 @@ class Totals:
     seconds: float
     failures: int
     p50_us: int
+    p90_us: int
     p99_us: int
 
 
-def run_wrk(program: str, row: Row, port: int, seconds: int) -> Totals:
+def write_requests(requests: Sequence[bytes], path: Path) -> None:
+    """The file of requests that the script reads: each behind a line with its length."""
+    path.write_bytes(b"".join(b"%d\n%b" % (len(request), request) for request in requests))
+
+
+def run_wrk(program: str, row: Row, requests: Path, port: int, seconds: float, skip: int = 0) -> Totals:
     """Loads ``port`` with a row.
+
+    Args:
+        program: the path of wrk.
+        row: says how many connections.
+        requests: the file of its requests.
+        port: where on 127.0.0.1.
+        seconds: how long; wrk knows whole ones.
+        skip: where in the requests to begin.
 
     Raises:
         BenchError: wrk did not do its work, or nothing was answered.
     """
-    arguments = [row.path, "distinct" if row.distinct else "same", "close" if row.close else "keep"]
-    command = [
-        program,
-        "-t",
-        "1",
-        "-c",
-        str(row.connections),
-        "-d",
-        f"{seconds}s",
-        "--timeout",
-        "10s",
-        "--latency",
-    ]
-    command += ["-s", str(SCRIPT), f"http://127.0.0.1:{port}", "--", *arguments]
+    command = [program, "-t", "1", "-c", str(row.connections), "-d", f"{max(round(seconds), 1)}s"]
+    command += ["--timeout", "10s", "--latency", "-s", str(SCRIPT)]
+    command += [f"http://127.0.0.1:{port}", "--", str(requests), str(skip)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
-    for line in done.stdout.splitlines():
+    return read_totals(done.stdout, done.stderr, row)
+
+
+def read_totals(output: str, errors: str, row: Row) -> Totals:
+    """What wrk printed.
+
+    Raises:
+        BenchError: no totals, or nothing was answered.
+    """
+    for line in output.splitlines():
         if line.startswith("TOTALS "):
             totals = json.loads(line.removeprefix("TOTALS "))
             if not totals["requests"]:
-                raise BenchError(f"nothing was answered on port {port}:\n{done.stdout}")
+                raise BenchError(f"nothing was answered:\n{output}")
             return Totals(
                 totals["requests"],
                 totals["bytes"] / row.body_bytes if row.body_bytes else totals["requests"],
                 totals["microseconds"] / 1e6,
                 totals["failures"] + totals["bad_statuses"],
                 totals["p50_us"],
+                totals["p90_us"],
                 totals["p99_us"],
             )
-    raise BenchError(f"wrk failed:\n{done.stdout}{done.stderr}")
+    raise BenchError(f"wrk failed:\n{output}{errors}")
