@@ -45,7 +45,11 @@ class WorkerBoot:
         table: shared by all processes.
         config: what the operator asked for.
         listeners: its own sockets and the shared ones.
-        channel: to the supervisor; end of file on it means that the supervisor is gone.
+        inbox: where siblings hand connections to this slot; the end to read from.
+        outboxes: the ends to send to of the other slots' inboxes.
+        channel: to the supervisor; end of file on it means that the supervisor is gone, or has given up on
+            this worker.
+        supervisor_pid: the process that forked this one.
         error_log: under this worker's name.
         access_log: where its lines go, or None when ``[log] access`` is off.
     """
@@ -55,7 +59,10 @@ class WorkerBoot:
     table: Table
     config: Config
     listeners: tuple[InheritedListener, ...]
+    inbox: socket.socket
+    outboxes: dict[Slot, socket.socket]
     channel: socket.socket
+    supervisor_pid: int
     error_log: ErrorLog
     access_log: Sink | None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv6Address
-from typing import NewType
+from typing import NamedTuple, NewType
 
 Seconds = float
 """A span of time. Instants in a process come from trio's clock, stamps in the table from ``shm.clock``."""
@@ -18,6 +18,14 @@ Column = NewType("Column", int)
 
 Row = NewType("Row", int)
 """A backend's part of the table, found by (pool, address)."""
+
+
+class SlotLoad(NamedTuple):
+    """How many client connections a slot has: open in its worker, and given to it but not yet taken."""
+
+    slot: Slot
+    open: int
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,11 @@ METRICS = (
         "gauge", "lbproc_tunnels", "Upgraded connections under way.", partial(_total, WorkerCounter.TUNNELS)
     ),
     _client_counter("lbproc_client_connections_total", WorkerCounter.ACCEPTED, "Connections accepted."),
+    _client_counter(
+        "lbproc_client_connections_handed_over_total",
+        WorkerCounter.HANDED_OVER,
+        "Connections that the worker which accepted them gave to one with fewer.",
+    ),
     _client_counter("lbproc_client_requests_total", WorkerCounter.REQUESTS, "Requests taken."),
     DescribedMetric(
         "counter",

@@ -78,7 +78,7 @@ class ChannelLost:
 
 @dataclass(frozen=True, slots=True)
 class SlotDrained:
-    """The child accepted all that was queued on the slot's sockets, and closed its ends of them."""
+    """The child accepted all that was queued on the slot's sockets and in its inbox, and closed them."""
 
     child: ChildId
     slot: Slot
@@ -153,7 +153,7 @@ class KillChild:
 
 @dataclass(frozen=True, slots=True)
 class AdoptSlot:
-    """Send the slot's own sockets to another worker, which serves them besides its own."""
+    """Send the slot's own sockets and its inbox to another worker, which serves them besides its own."""
 
     slot: Slot
     by: ChildId
@@ -176,12 +176,12 @@ class RepairColumn:
 
 @dataclass(frozen=True, slots=True)
 class RefuseConnections:
-    """Drop new connections before they are queued; what is queued stays."""
+    """Drop new connections before they are queued, and refuse hand-overs; what is queued stays."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloseListeners:
-    """Close the supervisor's ends of the listening sockets: clients are refused rather than ignored."""
+    """Close the supervisor's ends of listening sockets and inboxes: clients are refused, not ignored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _BATCH = 64
 
-# The host has no room for another connection right now.
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""The host has no room for another connection right now."""
 
 # accept(2): errors of the network that belong to the one connection which would have been next.
 _CONNECTION_GONE = frozenset({
@@ -135,7 +135,7 @@ class Acceptor:
                     return count
                 if error.errno in _CONNECTION_GONE:
                     continue
-                if error.errno in _EXHAUSTED:
+                if error.errno in EXHAUSTED:
                     self._exhaustion = error
                     return count
                 raise

@@ -25,13 +25,17 @@ class IdleConnections:
         max_idle: How many are kept. 0 keeps none.
         max_age: How long an idle connection is kept. Shorter than what backends usually allow, since a
             request on a connection that the backend closes at that very moment is lost.
+        max_lifetime: How long after it was opened a connection is still kept. Busy connections come to an
+            end by it, so that traffic follows what changed on the way to the backend: other replicas behind
+            the address, another route, a restarted middlebox.
     """
 
-    __slots__ = ("_idle", "_max_age", "_max_idle")
+    __slots__ = ("_idle", "_max_age", "_max_idle", "_max_lifetime")
 
-    def __init__(self, max_idle: int = 64, max_age: Seconds = 50.0) -> None:
+    def __init__(self, max_idle: int = 64, max_age: Seconds = 50.0, max_lifetime: Seconds = 3600.0) -> None:
         self._max_idle = max_idle
         self._max_age = max_age
+        self._max_lifetime = max_lifetime
         self._idle: deque[tuple[Transport, float]] = deque()
 
     def checkout(self) -> Transport | None:
@@ -54,8 +58,11 @@ class IdleConnections:
             now: An instant of trio's clock, no earlier than the last one.
 
         Returns:
-            A connection for which there is no room, the oldest, which the caller closes; or None.
+            A connection that the caller closes: this one when it is too old, or the one that has been idle
+            longest when there is no room; or None.
         """
+        if now - transport.opened_at > self._max_lifetime:
+            return transport
         self._idle.append((transport, now))
         if len(self._idle) > self._max_idle:
             return self._idle.popleft()[0]

@@ -49,6 +49,18 @@ class MemoryTransport(Transport):
         self.source.ready &= ~READ
         return None
 
+    def recv_into(self, buffer: memoryview) -> int | None:
+        """Takes from what the peer has sent; see `Transport.recv_into`."""
+        received = self.recv(len(buffer))
+        if received is None:
+            return None
+        buffer[: len(received)] = received
+        return len(received)
+
+    def room(self) -> int:
+        """What the peer's buffer has left; see `Transport.room`."""
+        return self._capacity - len(self._peer._inbox)
+
     def send(self, data: bytes | memoryview) -> int:
         """Puts into the peer's bounded buffer; see `Transport.send`."""
         self._check()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 from abc import ABC, abstractmethod
@@ -31,6 +32,13 @@ _NOT_READ = ~READ
 _NOT_WRITE = ~WRITE
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _CLOSED = "closed on this side"
+_SO_MEMINFO = 55
+_MEMINFO = struct.Struct("=8x2I4xI")
+"""Of the words of SO_MEMINFO (linux/sock_diag.h): WMEM_ALLOC, which counts for Unix sockets, SNDBUF, and
+WMEM_QUEUED, which counts for TCP."""
+
+_UNKNOWN_ROOM = 65_536
+_NEWS = select.POLLIN | select.POLLPRI | select.POLLRDHUP
 
 
 class ConnectionLost(Exception):  # noqa: N818  it is what happened to the connection, and nobody's mistake
@@ -54,9 +62,10 @@ class Transport(ABC):
         until_writable: What to park on to write; made once.
         peer_ip: The peer's IP address, or "" for a Unix socket.
         peer_port: The peer's port, or 0.
+        opened_at: When it was opened, for whoever cares: an instant of trio's clock, set from outside.
     """
 
-    __slots__ = ("peer_ip", "peer_port", "source", "until_readable", "until_writable")
+    __slots__ = ("opened_at", "peer_ip", "peer_port", "source", "until_readable", "until_writable")
 
     def __init__(self, peer_ip: str, peer_port: int) -> None:
         self.source = Source()
@@ -64,6 +73,7 @@ class Transport(ABC):
         self.until_writable: Waits = ((self.source, WRITE),)
         self.peer_ip = peer_ip
         self.peer_port = peer_port
+        self.opened_at = 0.0
 
     @property
     @abstractmethod
@@ -80,6 +90,22 @@ class Transport(ABC):
         Raises:
             ConnectionLost: The connection broke or is closed here.
         """
+
+    @abstractmethod
+    def recv_into(self, buffer: memoryview) -> int | None:
+        """Reads what is there into ``buffer``, which spares large reads a new object each.
+
+        Returns:
+            The number of bytes read, up to the length of ``buffer``; 0 at the end of the stream; None when
+            it would block.
+
+        Raises:
+            ConnectionLost: The connection broke or is closed here.
+        """
+
+    @abstractmethod
+    def room(self) -> int:
+        """About how many bytes `send` would take now. A hint, which costs a system call; may be wrong."""
 
     @abstractmethod
     def send(self, data: bytes | memoryview) -> int:
@@ -131,7 +157,7 @@ class SocketTransport(Transport):
             there or has failed.
     """
 
-    __slots__ = ("_broken", "_dispatcher", "_fd", "_is_tcp", "_sock", "_watches_writes")
+    __slots__ = ("_broken", "_dispatcher", "_fd", "_is_tcp", "_news", "_sock", "_watches_writes")
 
     def __init__(
         self, sock: socket.socket, dispatcher: Dispatcher, peer: SocketPeer, *, connecting: bool = False
@@ -145,6 +171,7 @@ class SocketTransport(Transport):
         self._fd = sock.fileno()
         self._dispatcher = dispatcher
         self._watches_writes = connecting
+        self._news: select.poll | None = None
         self._broken = ""
         if connecting:
             self.source.ready = 0
@@ -193,6 +220,41 @@ class SocketTransport(Transport):
                 raise ConnectionLost(self._broken)
         return received
 
+    def recv_into(self, buffer: memoryview) -> int | None:
+        """Reads what is there; see `Transport.recv_into`, and `recv` for what a short read says."""
+        source = self.source
+        if not source.ready & READ:
+            return None
+        try:
+            count = self._sock.recv_into(buffer)
+        except BlockingIOError:
+            source.ready &= _NOT_READ
+            return None
+        except OSError as error:
+            raise self._lost(error) from error
+        if count < len(buffer) and self._is_tcp and not source.wary:
+            source.ready &= _NOT_READ
+        if not count:
+            source.wary = True
+            source.ready |= READ  # the end stays the end
+            if self._broken:
+                raise ConnectionLost(self._broken)
+        return count
+
+    def room(self) -> int:
+        """What the send buffer has left (SO_MEMINFO); see `Transport.room`.
+
+        The kernel counts the memory that a piece occupies, which was up to 1.4 times its bytes (Linux 6.18);
+        hence two thirds. A connection that broke has room: the send will tell.
+        """
+        try:
+            info = self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        except OSError:
+            return _UNKNOWN_ROOM
+        allocated, limit, queued = _MEMINFO.unpack(info)
+        room: int = (limit - max(allocated, queued)) * 2 // 3
+        return max(0, room)
+
     def send(self, data: bytes | memoryview) -> int:
         """Writes what there is room for; see `Transport.send`.
 
@@ -216,15 +278,19 @@ class SocketTransport(Transport):
         return sent
 
     def is_quiet(self) -> bool:
-        """Whether a read would block; see `Transport.is_quiet`."""
-        try:
-            self._sock.recv(1)
-        except BlockingIOError:
-            self.source.ready &= _NOT_READ
-            return True
-        except OSError:
+        """Whether a read would block; see `Transport.is_quiet`.
+
+        Asks with poll(2), at 0.35 µs; a read that would block costs 1.2 with its exception (2026).
+        """
+        if self._fd < 0:
             return False
-        return False
+        if self._news is None:
+            self._news = select.poll()
+            self._news.register(self._fd, _NEWS)
+        if self._news.poll(0):
+            return False
+        self.source.ready &= _NOT_READ
+        return True
 
     def shutdown_write(self) -> None:
         """Sends FIN after what was sent. A connection that broke in the meantime says so at the next read."""

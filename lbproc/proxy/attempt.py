@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from lbproc.core.http.body import make_request_body, make_response_body
+from lbproc.core.http.body import NoBody, make_request_body, make_response_body
 from lbproc.core.http.exchange import Fault, keeps_backend, keeps_client
 from lbproc.core.http.framing import FramingKind
 from lbproc.core.http.head import ResponseHead, parse_response_head
 from lbproc.core.http.head_buffer import HeadBuffer
 from lbproc.core.http.rejected import Rejected
-from lbproc.core.http.render import render_interim, render_request, render_response
+from lbproc.core.http.render import render_interim, render_response
 from lbproc.core.http.replies import Reply
 from lbproc.net.readiness import LOST, READ, park
 from lbproc.net.relay import BUDGET, Pipe, SinkFailed, SourceFailed, Truncated, relay_tunnel
@@ -30,6 +30,7 @@ from lbproc.shm.views import WorkerCounter
 if TYPE_CHECKING:
     from lbproc.config.model import PoolTimeouts
     from lbproc.proxy.connection import ClientConnection
+    from lbproc.proxy.plain import PlainExchange
 
 READ_SIZE = 16 * 1024
 MAX_INTERIM = 100
@@ -45,15 +46,18 @@ class Attempt:
         upstream: the connection to the backend; the caller closes or keeps it.
         host: what a request that names no host is taken to mean.
         timeouts: the pool's.
+        plain: how far reflexes have brought this attempt, if they began it.
     """
 
     __slots__ = (
+        "_bytes_before",
         "_connection",
         "_context",
         "_head",
         "_hurried",
         "_moved_at",
         "_pending",
+        "_plain",
         "_progress",
         "_record",
         "_timeouts",
@@ -70,6 +74,7 @@ class Attempt:
         upstream: Transport,
         host: bytes,
         timeouts: PoolTimeouts,
+        plain: PlainExchange | None,
     ) -> None:
         self._connection = connection
         self._context = connection.context
@@ -81,10 +86,17 @@ class Attempt:
         self._upstream = upstream
         self._upload_broken = False
         self._hurried = False
-        self._moved_at = pending.record.tried_at = trio.current_time()
+        self._moved_at = self._context.now()
+        self._plain = plain
         self.keeps_upstream = False
         """The backend connection can serve another exchange."""
-        self._upload = self._begin_upload(host)
+        self._bytes_before = pending.plan.size
+        if plain is None:
+            pending.record.tried_at = self._moved_at
+            self._upload: Pipe = self._begin_upload(host)
+        else:
+            self._moved_at = plain.moved_at
+            self._upload = self._take_over_upload(plain)
 
     async def run(self) -> bool:
         """Serves the request. Returns whether the client connection can serve another.
@@ -93,6 +105,8 @@ class Attempt:
             ExchangeFailed: the attempt came to nothing, or broke off.
         """
         try:
+            if self._plain is not None and self._plain.response is not None:
+                return await self._take_over_response(self._plain, self._plain.response)
             response, rest = await self._await_response()
             if response.status == 101:
                 await self._tunnel(response, rest)
@@ -121,10 +135,16 @@ class Attempt:
                 self._upstream,
                 make_request_body(self._head.framing, connection.listener.config.max_body_size),
                 buffered=pending.early,
-                prefix=render_request(self._head, pending.forwarding, host),
+                prefix=connection.caller.start_for(pending.plan, host) + pending.introduction,
             )
         except Rejected as rejected:
             raise _refused(rejected) from None
+
+    def _take_over_upload(self, plain: PlainExchange) -> Pipe:
+        """Makes the pipe that sends what reflexes have not sent of a request that was here whole."""
+        self._progress.request_sent = not plain.unsent
+        self._bytes_before += len(plain.early)
+        return Pipe(self._connection.transport, self._upstream, NoBody(), prefix=plain.unsent)
 
     def _pump_upload(self) -> None:
         """Moves what can be moved of the request.
@@ -144,7 +164,7 @@ class Attempt:
         except Rejected as rejected:
             raise _refused(rejected) from None
         finally:
-            self._record.bytes_in = self._pending.head_bytes + upload.received
+            self._record.bytes_in = self._bytes_before + upload.received
             if upload.has_read:
                 progress.body_consumed = True
                 self._pending.wants_continue = False
@@ -182,13 +202,18 @@ class Attempt:
         """
         heads = HeadBuffer.for_responses()
         interims = 0
+        has_more = False
+        if self._plain is not None and self._plain.received:
+            self._progress.backend_answered = has_more = True
+            heads.feed(self._plain.received)
         try:
             while True:
                 self._pump_upload()
-                if not self._receive_into(heads):
+                if not has_more and not self._receive_into(heads):
                     self._watch_client()
                     await self._park(None)
                     continue
+                has_more = False
                 while (raw := heads.next_head()) is not None:
                     response = parse_response_head(raw, self._head.method)
                     if response.status >= 200 or response.status == 101:
@@ -221,16 +246,15 @@ class Attempt:
         if response.status == 101 and (self._head.upgrade is None or not self._progress.request_sent):
             # Nobody asked: what follows would be bytes of no protocol that the client knows of.
             raise ExchangeFailed(Fault.RESPONSE_MALFORMED)
-        self._record.responded_at = trio.current_time()
+        self._record.responded_at = self._context.now()
         return response
 
     async def _relay_interim(self, response: ResponseHead) -> None:
         self._pending.wants_continue = False
-        self._moved_at = trio.current_time()
+        self._moved_at = self._context.now()
         if not self._head.http10:  # RFC 9110 section 15.2: a 1.0 client does not know them
             piece = render_interim(response)
-            await self._connection.send_all(piece)
-            self._record.bytes_out += len(piece)
+            await self._connection.send_all(piece, self._record)
 
     async def _relay_response(self, response: ResponseHead, rest: bytes) -> bool:
         """Relays the final response. Returns whether the client connection may be used again."""
@@ -256,8 +280,25 @@ class Attempt:
         except Rejected as rejected:
             raise _malformed(rejected) from None
         record.status = response.status
+        self._moved_at = self._context.now()
+        await self._relay(response, download)
+        return keep_client
+
+    async def _take_over_response(self, plain: PlainExchange, response: ResponseHead) -> bool:
+        """Relays what reflexes have not relayed of a response. Returns as `_relay_response`."""
+        self._progress.backend_answered = self._progress.response_begun = True
+        if plain.fault is not None:
+            raise ExchangeFailed(plain.fault)
+        body = NoBody() if plain.body is None else plain.body
+        download = Pipe(self._upstream, self._connection.transport, body, prefix=plain.undelivered)
+        await self._relay(response, download, has_excess=plain.has_excess)
+        return plain.keeps_client
+
+    async def _relay(self, response: ResponseHead, download: Pipe, *, has_excess: bool = False) -> None:
+        """Brings the response to its end, and decides whether the backend connection serves another one."""
+        progress, record = self._progress, self._record
         progress.response_begun = True
-        self._moved_at = trio.current_time()
+        bytes_before = record.bytes_out
         try:
             while True:
                 self._pump_download(download)
@@ -267,15 +308,14 @@ class Attempt:
                 self._watch_client()
                 await self._park(download)
         finally:
-            record.bytes_out += download.sent
+            record.bytes_out = bytes_before + download.sent
         self._connection.has_unread = not progress.request_sent
         self.keeps_upstream = keeps_backend(
             backend_wants=response.keep_alive,
             request_sent=progress.request_sent,
             delimited=response.framing.kind is not FramingKind.UNTIL_CLOSE,
-            excess=bool(download.excess),
+            excess=has_excess or bool(download.excess),
         )
-        return keep_client
 
     def _pump_download(self, download: Pipe) -> None:
         try:
@@ -293,7 +333,7 @@ class Attempt:
         piece = render_response(response, http10_client=False, close=False, body_dechunked=False)
         record.status = 101
         self._progress.response_begun = True
-        await connection.send_all(piece)
+        await connection.send_all(piece, record)
         self._context.view.count(WorkerCounter.TUNNELS)
         try:
             end = await relay_tunnel(
@@ -307,7 +347,7 @@ class Attempt:
         finally:
             self._context.view.count(WorkerCounter.TUNNELS, -1)
         record.bytes_in += end.bytes_up
-        record.bytes_out += len(piece) + end.bytes_down
+        record.bytes_out += end.bytes_down
         if end.reason == "b_failed":  # what the one side saw, the other sees: a reset is no end
             connection.transport.abort()
         elif end.reason == "a_failed":
@@ -319,7 +359,7 @@ class Attempt:
 
     def _moved(self, count: int) -> None:
         if count:
-            self._moved_at = trio.current_time()
+            self._moved_at = self._context.now()
             self._hurried = self._hurried or count >= BUDGET
 
     async def _park(self, download: Pipe | None) -> None:

@@ -15,6 +15,7 @@ from lbproc.core.policies.policy import Candidate, PickContext
 from lbproc.core.policies.registry import REGISTRY
 from lbproc.core.pool import PoolState, pool_state
 from lbproc.net.connpool import IdleConnections
+from lbproc.telemetry.entry import render_backend
 from lbproc.types import Address, Row, parse_address
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ MAX_IDLE = 128
 
 MAX_IDLE_AGE = 55.0
 """Seconds an idle backend connection is kept: less than the 60 to 75 s of common servers."""
+
+MAX_LIFETIME = 3600.0
+"""Seconds after which a backend connection is not used again, however busy it is."""
 
 
 class PoolMembership(TypedDict):
@@ -49,18 +53,19 @@ class Backend:
     the old one.
     """
 
-    __slots__ = ("_idle", "addresses", "candidate", "host", "is_member", "name", "row")
+    __slots__ = ("_idle", "addresses", "candidate", "host", "is_member", "logged", "name", "row")
 
     def __init__(self, candidate: Candidate, row: Row, addresses: tuple[Address, ...]) -> None:
         self.candidate = candidate
         self.name = candidate.name
+        self.logged = render_backend(candidate.name)
         self.row = row
         self.addresses = addresses
         self.is_member = True
         address = candidate.identity
         self.host = b"localhost" if address.startswith(b"unix:") else address
         """What an HTTP/1.0 request that names no host is taken to mean."""
-        self._idle = IdleConnections(max_idle=MAX_IDLE, max_age=MAX_IDLE_AGE)
+        self._idle = IdleConnections(MAX_IDLE, MAX_IDLE_AGE, MAX_LIFETIME)
 
     def checkout(self) -> Transport | None:
         """An idle connection, or None."""
@@ -155,7 +160,7 @@ class Balancer:
             candidate = Candidate(index, name, address.encode(), weight, cap, backup)
             known = before.get(row)
             if known is not None and known.addresses == addresses:
-                known.name, known.candidate = name, candidate
+                known.name, known.candidate, known.logged = name, candidate, render_backend(name)
                 self._by_row[row] = before.pop(row)
             else:
                 self._by_row[row] = Backend(candidate, row, addresses)

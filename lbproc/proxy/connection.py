@@ -7,28 +7,32 @@ that lbproc gives itself. What happens to a request that goes to a backend is th
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
 from lbproc.core.http.exchange import Fault
-from lbproc.core.http.forwarding import identify_client
 from lbproc.core.http.framing import FramingKind
-from lbproc.core.http.head import parse_request_head
 from lbproc.core.http.head_buffer import HeadBuffer
 from lbproc.core.http.rejected import Rejected
 from lbproc.core.http.replies import Reply, render_reply
-from lbproc.net.readiness import READ, park
+from lbproc.net.readiness import LOST, READ, park
 from lbproc.net.transport import ConnectionLost
+from lbproc.proxy.caller import Caller
 from lbproc.proxy.exchange import Exchange
+from lbproc.proxy.pending import PendingRequest
+from lbproc.proxy.plain import PlainExchange
 from lbproc.proxy.record import Record
 from lbproc.shm.views import WorkerCounter
 from lbproc.telemetry.events import Event
 
 if TYPE_CHECKING:
     from lbproc.core.http.head import RequestHead
+    from lbproc.net.readiness import Waits
     from lbproc.net.transport import Transport
     from lbproc.proxy.context import WorkerContext
+    from lbproc.proxy.plan import Plan
     from lbproc.proxy.runtime import HttpListener
     from lbproc.types import Seconds
 
@@ -45,31 +49,78 @@ TURNS = 16
 
 
 class ClientConnection:
-    """Serves the requests of one accepted connection."""
+    """Serves the requests of one accepted connection.
 
-    __slots__ = ("_heads", "_turns", "context", "has_unread", "is_idle", "listener", "transport")
+    Theory of operation. The task sleeps on the client, and plain exchanges are served by reflexes while it
+    does. It is woken for what only a task can do, which it finds in ``_work``::
+
+        idle ──head──▶ plain exchange under way ──▶ idle          by reflexes, the task sleeps on
+          │                    │
+          └──────┬─────────────┘  anything else: a part of a head, a refusal, no idle backend connection,
+                 ▼                a client that speaks or leaves meanwhile, a deadline
+              the task
+    """
+
+    __slots__ = (
+        "_heads",
+        "_idle_until",
+        "_is_over",
+        "_plain",
+        "_refused_bytes",
+        "_started_at",
+        "_turns",
+        "_waits",
+        "_work",
+        "caller",
+        "context",
+        "has_unread",
+        "is_idle",
+        "listener",
+        "transport",
+    )
 
     def __init__(self, transport: Transport, listener: HttpListener, context: WorkerContext) -> None:
         self.transport = transport
         self.listener = listener
         self.context = context
+        self.caller = Caller(transport.peer_ip, listener)
         self.is_idle = True
         self.has_unread = False
         """An answer was given before the request was received whole; more of it may come."""
         self._heads = HeadBuffer(listener.head_limits.max_size)
+        self._idle_until = 0.0
+        self._is_over = False
+        self._plain: PlainExchange | None = None
+        """Under way by reflexes."""
+        self._refused_bytes = 0
+        """The size of a whole head that was refused."""
+        self._started_at = 0.0
+        """When the first byte of the next head came; 0 while there is none."""
         self._turns = 0
+        self._waits: Waits = ((transport.source, READ | LOST),)
+        self._work: PlainExchange | Record | Exception | None = None
+        """What a reflex or `_begin` leaves to the task."""
 
     async def serve(self) -> None:
         """Serves until the connection ends; closes the transport whatever happens."""
         try:
-            deadline = trio.current_time() + self.listener.timeouts.header
-            while await self._serve_next(deadline):
-                deadline = trio.current_time() + self.listener.timeouts.idle
+            self._idle_until = self.context.now() + self.listener.timeouts.header
+            while not self._is_over:
+                try:
+                    await self._turn()
+                except Rejected as rejected:
+                    await self._refuse(rejected)
             if self.has_unread or self._has_more():
                 await self._linger()
         except ConnectionLost:
             pass  # the client reset the connection; an exchange that it hit has recorded it
+        except Exception:
+            if self._plain is not None:
+                self._plain.record.status = 500  # a defect; whoever started this task reports it
+            raise
         finally:
+            if self._plain is not None:
+                self._plain.abandon()
             self.transport.close()
 
     def _has_more(self) -> bool:
@@ -82,35 +133,197 @@ class ClientConnection:
         It reads once more first: a request may be here of which no event has told yet.
         """
         if self.is_idle:
-            self.transport.source.notify(READ)
+            self.transport.source.ready |= READ
+            self.transport.source.nudge()
 
-    async def _serve_next(self, deadline: float) -> bool:
-        """Serves one request. Returns whether the connection can serve another."""
-        record = Record(self.context, self.listener.name, self.transport.peer_ip)
-        try:
-            raw = await self._next_head(deadline, record)
-            if raw is None:
-                return False
-            record.received_at = trio.current_time()
-            record.bytes_in = len(raw)
-            record.request = request = parse_request_head(raw, self.listener.head_limits)
-        except Rejected as rejected:
-            return await self._refuse(rejected, record)
-        try:
-            keeps = await self._serve(request, record)
-        except Exception:
-            record.status = 500  # a defect; whoever started this task reports it
-            raise
-        finally:
-            record.write()
+    async def _turn(self) -> None:
+        """Serves what the reflexes have left, or what there is to read, or waits.
+
+        Raises:
+            Rejected: the head cannot be read, or did not arrive in time.
+        """
+        work, self._work = self._work, None
+        if work is None:
+            plan = self._poll()
+            if plan is None:
+                if not self._is_over:
+                    await self._wait()
+                return
+            if self._begin(plan):
+                await self._wait()
+                return
+            work, self._work = self._work, None
+        if isinstance(work, Exception):
+            try:
+                raise work
+            finally:
+                del work  # the frame that it carries from here on
+        assert work is not None
+        self._is_over = not await self._serve(work)
+        self._idle_until = self.context.now() + self.listener.timeouts.idle
         self._turns += 1
         if self._turns >= TURNS:
             self._turns = 0
             await trio.lowlevel.checkpoint()
-        return keeps
 
-    async def _refuse(self, rejected: Rejected, record: Record) -> bool:
-        """Answers a head that cannot be read."""
+    # Heads --------------------------------------------------------------------------------------------------
+
+    def _poll(self) -> Plan | None:
+        """The plan of the next request; None while its head is not whole, and when there will be none.
+
+        Raises:
+            Rejected: the bytes can be no head.
+        """
+        heads, planner = self._heads, self.caller.planner
+        while True:
+            if not heads.is_empty:
+                raw = heads.next_head()
+                if raw is not None:
+                    try:
+                        return planner.plan(raw)
+                    except Rejected:
+                        self._refused_bytes = len(raw)
+                        raise
+                if not self._started_at and not heads.is_empty:
+                    self._started_at = self.context.now()
+            received = self.transport.recv(READ_SIZE)
+            if not received:
+                self._is_over = received is not None
+                self.is_idle = heads.is_empty
+                if heads.is_empty:  # also behind the empty line that some clients send after a body
+                    self._started_at = 0.0
+                return None
+            if heads.is_empty:
+                plan = planner.find(received)
+                if plan is not None:
+                    return plan
+            heads.feed(received)
+
+    def _begin(self, plan: Plan) -> bool:
+        """Begins a request. Returns whether it is under way by reflexes; else it is left in ``_work``."""
+        self.is_idle = False
+        record = Record(self.context, self.caller)
+        now = record.received_at = self.context.now()
+        record.started_at = self._started_at or now
+        self._started_at = 0.0
+        record.plan = plan
+        record.bytes_in = plan.size
+        self._work = record
+        if not plan.is_plain:
+            return False
+        early = b""
+        if plan.body_length:
+            if self._heads.size < plan.body_length:
+                return False
+            rest = self._heads.take_rest()
+            early, rest = rest[: plan.body_length], rest[plan.body_length :]
+            if rest:
+                self._heads.feed(rest)
+            record.bytes_in += plan.body_length
+        if self.transport.source.ready & READ:
+            self._read_ahead()
+        plain = self._plain = PlainExchange(self, plan, record, early)
+        if plain.begin():
+            self._work = None
+            return True
+        self._work, self._plain = plain, None
+        return False
+
+    def _read_ahead(self) -> None:
+        """Finds out whether the client has more to say: ordinarily not, and then its next word is an event.
+
+        An end or a break stays to be read again, by whoever then serves the exchange.
+        """
+        if self.has_room:
+            with suppress(ConnectionLost):
+                received = self.transport.recv(READ_SIZE)
+                if received:
+                    self._heads.feed(received)
+
+    # The task and the reflexes ------------------------------------------------------------------------------
+
+    async def _wait(self) -> None:
+        """Parks, and leaves requests that come meanwhile to the reflex.
+
+        Raises:
+            Rejected: a head has begun and is not complete in time.
+        """
+        context, source = self.context, self.transport.source
+        if self._plain is not None:
+            deadline = source.deadline
+        elif not self.is_idle:
+            deadline = self._started_at + self.listener.timeouts.header
+        elif context.leaving:
+            self._is_over = True
+            return
+        else:
+            deadline = self._idle_until
+            source.reflex = self._on_request
+        try:
+            in_time = await park(self._waits, context.deadlines, deadline)
+        finally:
+            source.reflex = None
+        if self._work is not None:
+            return
+        if self._plain is not None:
+            self._plain.detach()
+            self._work, self._plain = self._plain, None
+        elif not in_time:
+            if not self.is_idle:
+                raise Rejected(408, Fault.REQUEST_TIMEOUT.cause, "the request head did not arrive in time")
+            self._is_over = True
+
+    def _on_request(self) -> bool:
+        """The reflex of an idle client."""
+        source = self.transport.source
+        if not source.is_parked:
+            return False
+        if not self.context.draining:
+            try:
+                plan = self._poll()
+                if plan is None:
+                    if self.is_idle and not self._is_over:
+                        return False
+                elif self._begin(plan):
+                    source.reflex = None
+                    if not source.ready & (READ | LOST):
+                        return False
+            except Exception as error:  # a reflex raises nothing; the task raises it
+                self._work = error
+        source.nudge()
+        return True
+
+    def rest(self, now: float, *, keep: bool) -> bool:
+        """Called by a plain exchange that has ended. Returns whether the task was woken.
+
+        Args:
+            now: an instant of trio's clock.
+            keep: the connection may serve another request.
+        """
+        self._plain = None
+        self._idle_until = now + self.listener.timeouts.idle
+        source = self.transport.source
+        if keep and self._heads.is_empty and not source.ready & READ:
+            self.is_idle = True
+            source.deadline = self._idle_until
+            source.reflex = self._on_request
+            return False
+        self._is_over = not keep
+        source.nudge()
+        return True
+
+    def fail(self, error: Exception) -> None:
+        """Leaves a defect that a reflex met to the task, which raises it."""
+        self._work = error
+
+    # Requests -----------------------------------------------------------------------------------------------
+
+    async def _refuse(self, rejected: Rejected) -> None:
+        """Answers a head that cannot be read. Nothing after it is read."""
+        self._is_over = True
+        record = Record(self.context, self.caller)
+        record.started_at = self._started_at or self.context.now()
+        record.bytes_in = self._refused_bytes or self._heads.size
         self.context.view.count(WorkerCounter.REJECTED)
         self.context.log.write(
             Event.REQUEST_REJECTED,
@@ -119,67 +332,36 @@ class ClientConnection:
             status=rejected.status,
             reason=rejected.detail,
         )
-        record.bytes_in = record.bytes_in or self._heads.size
         try:
-            return await self.reply(Reply.from_rejected(rejected), None, record, whole=False)
+            await self.reply(Reply.from_rejected(rejected), None, record, whole=False)
         finally:
             record.write()
 
-    async def _serve(self, request: RequestHead, record: Record) -> bool:
-        listener = self.listener
-        forwarding = identify_client(request, self.transport.peer_ip, listener.trusted, self.context.random)
-        record.client_ip = forwarding.client_ip
-        record.request_id = forwarding.request_id
-        framing = request.framing
-        if framing.kind is FramingKind.LENGTH and framing.length > listener.config.max_body_size:
-            return await self.reply(Fault.REQUEST_TOO_LARGE.reply(), request, record, whole=False)
-        record.route, balancer = listener.find(request.hostname, request.path, request.method)
-        if balancer is None:
-            whole = framing.kind is FramingKind.NO_BODY
-            return await self.reply(Fault.NO_ROUTE.reply(), request, record, whole=whole)
-        record.pool = balancer.name
-        return await Exchange(self, request, forwarding, balancer, record).run()
-
-    async def _next_head(self, idle_until: float, record: Record) -> bytes | None:
-        """The next head, or None when the connection is over. Notes in the record when it began.
-
-        Raises:
-            Rejected: the bytes can be no head, or it did not arrive in time.
-        """
-        heads, transport = self._heads, self.transport
+    async def _serve(self, work: PlainExchange | Record) -> bool:
+        """Serves a request in this task. Returns whether the connection can serve another."""
+        plain, record = (None, work) if isinstance(work, Record) else (work, work.record)
+        plan = record.plan
+        assert plan is not None
         try:
-            while True:
-                raw = heads.next_head()
-                self.is_idle = heads.is_empty and raw is None
-                if self.is_idle:  # also behind the empty line that some clients send after a body
-                    record.started_at = 0.0
-                elif not record.started_at:
-                    record.started_at = trio.current_time()
-                if raw is not None:
-                    return raw
-                received = transport.recv(READ_SIZE)
-                if received:
-                    heads.feed(received)
-                elif received is not None or not await self._wait_for_more(
-                    idle_until if self.is_idle else record.started_at + self.listener.timeouts.header
-                ):
-                    return None
+            if plain is None:
+                introduction = self.caller.introduce(plan, record, self.context.random)
+                framing = plan.head.framing
+                if framing.kind is FramingKind.LENGTH and framing.length > self.listener.config.max_body_size:
+                    return await self.reply(Fault.REQUEST_TOO_LARGE.reply(), plan.head, record, whole=False)
+                if plan.balancer is None:
+                    whole = framing.kind is FramingKind.NO_BODY
+                    return await self.reply(Fault.NO_ROUTE.reply(), plan.head, record, whole=whole)
+                pending = PendingRequest(plan, introduction, record, self.take_rest())
+            else:
+                pending = PendingRequest(plan, plain.introduction, record, plain.early)
+            return await Exchange(self, pending, plain).run()
+        except ConnectionLost:
+            raise
+        except Exception:
+            record.status = 500  # a defect; whoever started this task reports it
+            raise
         finally:
-            self.is_idle = False
-
-    async def _wait_for_more(self, deadline: float) -> bool:
-        """Parks until more of a head may be there. Returns False when the connection is to end quietly.
-
-        Raises:
-            Rejected: a head has begun and is not complete in time.
-        """
-        if self.is_idle and self.context.leaving:
-            return False
-        if await park(self.transport.until_readable, self.context.deadlines, deadline):
-            return True
-        if self.is_idle:
-            return False
-        raise Rejected(408, Fault.REQUEST_TIMEOUT.cause, "the request head did not arrive in time")
+            record.write()
 
     # What an exchange uses ----------------------------------------------------------------------------------
 
@@ -196,16 +378,17 @@ class ClientConnection:
         """Whether more bytes of a client that sends ahead may be kept."""
         return self._heads.size < self.listener.head_limits.max_size
 
-    async def send_all(self, piece: bytes) -> None:
-        """Sends a small piece whole.
+    async def send_all(self, piece: bytes, record: Record) -> None:
+        """Sends a small piece whole, and counts what was sent.
 
         Raises:
             ConnectionLost: the client is gone, or takes nothing for the listener's ``write`` timeout.
         """
         rest = memoryview(piece)
-        deadline = trio.current_time() + self.listener.timeouts.write
+        deadline = self.context.now() + self.listener.timeouts.write
         while rest:
             sent = self.transport.send(rest)
+            record.bytes_out += sent
             rest = rest[sent:]
             if not sent and not await park(self.transport.until_writable, self.context.deadlines, deadline):
                 raise ConnectionLost("the client takes no bytes")
@@ -227,9 +410,13 @@ class ClientConnection:
             head_only=request is not None and request.method == b"HEAD",
             request_id=record.request_id or "",
         )
-        record.status, record.cause = reply.status, reply.cause
-        await self.send_all(piece)
-        record.bytes_out += len(piece)
+        record.cause = reply.cause
+        bytes_before = record.bytes_out
+        try:
+            await self.send_all(piece, record)
+        finally:
+            if record.bytes_out > bytes_before:  # else the client left before it got anything
+                record.status = reply.status
         self.has_unread = not whole
         return keep
 
@@ -241,8 +428,8 @@ class ClientConnection:
         """
         transport = self.transport
         transport.shutdown_write()
-        deadline = trio.current_time() + LINGER_TIME
-        while trio.current_time() < deadline:
+        deadline = self.context.now() + LINGER_TIME
+        while self.context.now() < deadline:
             received = transport.recv(LINGER_READ)
             if received is None:
                 if not await park(transport.until_readable, self.context.deadlines, deadline):

@@ -6,11 +6,15 @@ Made once per worker process, after fork, and handed down; there is no global st
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
+import trio
+
+from lbproc.core.memo import Memo
 from lbproc.net.readiness import Deadlines
 from lbproc.net.transport import Transport
+from lbproc.proxy.answer import KNOWN_HEAD_SIZE, KNOWN_HEADS, Answer
 from lbproc.shm.views import WorkerView
 from lbproc.telemetry.access_log import AccessLog
 from lbproc.telemetry.log import ErrorLog
@@ -34,6 +38,10 @@ class WorkerContext:
     """For the access log alone."""
     random: Random
     """Made after fork: siblings with one seed would pick in step."""
+    now: Callable[[], float] = trio.current_time
+    """The loop's clock."""
+    answers: Memo[Answer] = field(default_factory=lambda: Memo(KNOWN_HEADS, KNOWN_HEAD_SIZE))
+    """The heads that backends answer with, seen before."""
     draining: bool = False
     """This worker is to finish: every response announces the end of its connection."""
     leaving: bool = False

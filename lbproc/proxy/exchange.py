@@ -7,26 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from lbproc.core.http.body import make_request_body
-from lbproc.core.http.exchange import CONNECT_FAULTS, IDEMPOTENT, Fault, Progress, Verdict, is_backend_fault
+from lbproc.core.http.exchange import CONNECT_FAULTS, Fault, Verdict, is_backend_fault
 from lbproc.core.http.rejected import Rejected
 from lbproc.core.pick import NoBackend
 from lbproc.errors import CapacityError
 from lbproc.net.connect import ConnectFailed
 from lbproc.proxy.attempt import Attempt
-from lbproc.proxy.pending import ExchangeFailed, PendingRequest
+from lbproc.proxy.pending import ExchangeFailed
 from lbproc.shm.views import BackendCounter
 from lbproc.telemetry.events import Event
 
 if TYPE_CHECKING:
-    from lbproc.core.http.forwarding import Forwarding
-    from lbproc.core.http.head import RequestHead
     from lbproc.net.transport import Transport
     from lbproc.proxy.balancer import Backend, Balancer, Lease
     from lbproc.proxy.connection import ClientConnection
-    from lbproc.proxy.record import Record
+    from lbproc.proxy.pending import PendingRequest
+    from lbproc.proxy.plain import PlainExchange
 
 _CONNECT_FAULTS = {
     "refused": Fault.CONNECT_REFUSED,
@@ -41,28 +38,23 @@ class Exchange:
 
     Args:
         connection: where the request came from.
-        request: its head.
-        forwarding: what the backend is told of the client.
-        balancer: the pool that serves it.
-        record: filled in as things happen; the caller writes it.
+        pending: the request.
+        plain: how far the reflexes have brought it, if they began it.
     """
 
-    __slots__ = ("_balancer", "_connection", "_context", "_pending", "_progress", "_record")
+    __slots__ = ("_balancer", "_connection", "_context", "_pending", "_plain", "_progress", "_record")
 
     def __init__(
-        self,
-        connection: ClientConnection,
-        request: RequestHead,
-        forwarding: Forwarding,
-        balancer: Balancer,
-        record: Record,
+        self, connection: ClientConnection, pending: PendingRequest, plain: PlainExchange | None
     ) -> None:
+        assert pending.plan.balancer is not None
         self._connection = connection
         self._context = connection.context
-        self._balancer = balancer
-        self._record = record
-        self._progress = Progress(idempotent=request.method in IDEMPOTENT)
-        self._pending = PendingRequest(request, forwarding, self._progress, record, connection.take_rest())
+        self._balancer: Balancer = pending.plan.balancer
+        self._record = pending.record
+        self._progress = pending.progress
+        self._pending = pending
+        self._plain = plain
 
     async def run(self) -> bool:
         """Serves the request. Returns whether the client connection can serve another.
@@ -72,8 +64,10 @@ class Exchange:
         """
         tried: list[Backend] = []
         failure: ExchangeFailed | None = None
+        lease: Lease | ExchangeFailed | None = None if self._plain is None else self._plain.lease
         while True:
-            lease = self._take(tried)
+            if lease is None:
+                lease = self._take(tried)
             if isinstance(lease, ExchangeFailed):
                 return await self._end(failure or lease)
             backend = lease.backend
@@ -83,7 +77,7 @@ class Exchange:
             try:
                 return await self._try(backend)
             except ExchangeFailed as error:
-                failure = error
+                failure = error.bare()
             finally:
                 lease.release()  # before the answer is sent: a client that takes it slowly holds no place
             if is_backend_fault(failure.fault):
@@ -91,12 +85,13 @@ class Exchange:
             if self._progress.judge(failure.fault) is not Verdict.REDISPATCH:
                 return await self._end(failure)
             tried.append(backend)
+            lease = None
 
     def _take(self, tried: list[Backend]) -> Lease | ExchangeFailed:
         """A place on a backend, or why there is none."""
         pending = self._pending
         try:
-            lease = self._balancer.take(pending.head, pending.forwarding.client_ip, tried)
+            lease = self._balancer.take(pending.head, self._record.client_ip, tried)
         except CapacityError as error:
             self._context.log.write(Event.CAPACITY_REACHED, reason=error)
             return ExchangeFailed(Fault.OUT_OF_PLACES)
@@ -106,7 +101,7 @@ class Exchange:
                 self._context.log.write(Event.POOL_EXHAUSTED, pool=self._balancer.name, cause=fault.cause)
             return ExchangeFailed(fault)
         self._record.backend = lease.backend
-        self._context.view.count_backend(lease.backend.row, BackendCounter.REQUESTS)
+        self._context.view.count_pick(lease.backend.row)
         return lease
 
     def _blame(self, backend: Backend, failure: ExchangeFailed) -> None:
@@ -122,49 +117,54 @@ class Exchange:
 
     async def _try(self, backend: Backend) -> bool:
         """Serves the request on a backend, on an idle connection or, if that is stale, on a fresh one."""
-        reused = backend.checkout()
+        plain, self._plain = self._plain, None
+        reused = None if plain is None else plain.upstream
+        if reused is None:
+            plain = None
+            reused = backend.checkout()
+            if reused is not None:
+                self._context.view.count_reuse(backend.row)
         if reused is not None:
-            self._context.view.count_backend(backend.row, BackendCounter.REUSES)
             self._progress.connection_reused = True
             try:
-                return await self._attempt(backend, reused)
+                return await self._attempt(backend, reused, plain)
             except ExchangeFailed as error:
                 if self._progress.judge(error.fault) is not Verdict.RETRY:
                     raise
                 self._record.retries += 1
         self._progress.connection_reused = False
-        return await self._attempt(backend, await self._connect(backend))
+        return await self._attempt(backend, await self._connect(backend), None)
 
     async def _connect(self, backend: Backend) -> Transport:
         record, view = self._record, self._context.view
         patience = self._balancer.config.timeouts.connect
-        record.connect_started_at = trio.current_time()
+        record.connect_started_at = self._context.now()
         fault = Fault.CONNECT_UNREACHABLE
         for address in backend.addresses:
             view.count_backend(backend.row, BackendCounter.CONNECTS)
             try:
-                transport = await self._context.connect(address, trio.current_time() + patience)
+                transport = await self._context.connect(address, self._context.now() + patience)
             except ConnectFailed as error:
                 view.count_backend(backend.row, BackendCounter.CONNECT_FAILURES)
                 fault = _CONNECT_FAULTS.get(error.kind, Fault.CONNECT_FAILED)
             else:
-                record.connected_at = trio.current_time()
+                record.connected_at = transport.opened_at = self._context.now()
                 return transport
         raise ExchangeFailed(fault)
 
-    async def _attempt(self, backend: Backend, upstream: Transport) -> bool:
+    async def _attempt(self, backend: Backend, upstream: Transport, plain: PlainExchange | None) -> bool:
         """Makes one attempt over one backend connection, which is kept for reuse or closed."""
         keeps_upstream = False
         try:
             attempt = Attempt(
-                self._connection, self._pending, upstream, backend.host, self._balancer.config.timeouts
+                self._connection, self._pending, upstream, backend.host, self._balancer.config.timeouts, plain
             )
             keeps_client = await attempt.run()
             keeps_upstream = attempt.keeps_upstream
             return keeps_client
         finally:
             if keeps_upstream:
-                backend.checkin(upstream, trio.current_time())
+                backend.checkin(upstream, self._context.now())
             else:
                 upstream.close()
 

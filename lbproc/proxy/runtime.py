@@ -12,6 +12,7 @@ from lbproc.core.http.strict import HeadLimits
 from lbproc.core.routing import Router
 from lbproc.proxy.balancer import Balancer
 from lbproc.proxy.context import WorkerContext
+from lbproc.proxy.plan import Planner
 
 
 class HttpListener:
@@ -25,8 +26,10 @@ class HttpListener:
         "config",
         "head_limits",
         "name",
+        "planner",
         "timeouts",
         "trusted",
+        "trusted_planner",
     )
 
     def __init__(self, name: str, config: ListenerConfig, pools: dict[str, Balancer]) -> None:
@@ -42,6 +45,8 @@ class HttpListener:
         self._router = Router(config.routes)
         self._routes = [(route.name, pools[route.pool]) for route in config.routes]
         self._default = None if config.pool is None else pools[config.pool]
+        self.planner = Planner(self, trusted=False)
+        self.trusted_planner = Planner(self, trusted=True)
 
     def find(self, hostname: str, path: bytes, method: bytes) -> tuple[str | None, Balancer | None]:
         """The route's name and the pool of a request; (None, None) when nothing matches."""

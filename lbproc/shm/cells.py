@@ -46,6 +46,7 @@ class WorkerCounter(IntEnum):
     LOG_DROPPED = 13
     ACCEPT_PAUSES = 14
     DEFECTS = 15
+    HANDED_OVER = 16
 
 
 GAUGES = (WorkerCounter.CONNECTIONS, WorkerCounter.TUNNELS)

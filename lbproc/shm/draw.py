@@ -81,7 +81,10 @@ def draw() -> str:
     """The whole page."""
     capacities = Capacities()
     layout = Layout(capacities)
-    sections = (layout.header, layout.rows, layout.pools, layout.columns, layout.keys, layout.membership)
+    sections = (
+        *(layout.header, layout.rows, layout.pools, layout.columns, layout.keys, layout.membership),
+        layout.slots,
+    )
     numbers = ", ".join(f"{getattr(capacities, name):,} {name}" for name in Capacities.__slots__)
     parts = [_OPENING.format(version=VERSION, magic=MAGIC, capacities=numbers.replace("_", " "))]
     parts += [_summary(section) for section in sections]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from lbproc.types import Column, Row
+from lbproc.types import Column, Row, Slot
 
 MAGIC = int.from_bytes(b"lbproc\x00\x01", "little")
 VERSION = 1
@@ -247,7 +247,21 @@ MEMBERSHIP = Section(
     per="membership_buffers",
 )
 
-SECTIONS = (HEADER, ROWS, POOLS, COLUMNS, KEYS, MEMBERSHIP)
+SLOTS = Section(
+    "slots",
+    "workers' places among the listening sockets; there are never more than columns",
+    (
+        Field(
+            "waiting",
+            "shared",
+            "connections in the slot's inbox: given by siblings, not yet taken",
+            align=LINES,
+        ),
+    ),
+    per="columns",
+)
+
+SECTIONS = (HEADER, ROWS, POOLS, COLUMNS, KEYS, MEMBERSHIP, SLOTS)
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -298,7 +312,17 @@ def _place(section: Section, start: int, capacities: Capacities) -> Placed:
 class Layout:
     """All sections of a table of given capacities, one after the other, with shorthands for common places."""
 
-    __slots__ = ("capacities", "columns", "header", "keys", "membership", "pools", "rows", "size_bytes")
+    __slots__ = (
+        "capacities",
+        "columns",
+        "header",
+        "keys",
+        "membership",
+        "pools",
+        "rows",
+        "size_bytes",
+        "slots",
+    )
 
     def __init__(self, capacities: Capacities) -> None:
         placed: dict[str, Placed] = {}
@@ -313,6 +337,7 @@ class Layout:
         self.columns = placed["columns"]
         self.keys = placed["keys"]
         self.membership = placed["membership"]
+        self.slots = placed["slots"]
         self.size_bytes = _round_up(end, PAGE_WORDS) * WORD_BYTES
 
     def in_header(self, field: str) -> int:
@@ -326,6 +351,10 @@ class Layout:
     def in_column(self, column: Column, field: str) -> int:
         """Word index of a field of a process's column."""
         return self.columns.at(column, field)
+
+    def in_slot(self, slot: Slot, field: str) -> int:
+        """Word index of a field of a worker's slot."""
+        return self.slots.at(slot, field)
 
     @property
     def backend_counters(self) -> int:

@@ -10,6 +10,7 @@ from lbproc.boot import ControllerBoot, WorkerBoot
 from lbproc.config.model import Config
 from lbproc.net.control_socket import ControlListener
 from lbproc.shm.table import Table
+from lbproc.supervisor.inboxes import Inboxes
 from lbproc.supervisor.rights import Account
 from lbproc.supervisor.sockets import AdminSocket, ListeningSockets
 from lbproc.telemetry.log import ErrorLog
@@ -34,6 +35,7 @@ class Belongings:
         workers: how many.
         table: shared with the children.
         sockets: bound, not yet listening.
+        inboxes: of the workers.
         admin_socket: of the controller, or None.
         control: the open control socket.
         account: whom the children run as, or None.
@@ -46,6 +48,7 @@ class Belongings:
     workers: int
     table: Table
     sockets: ListeningSockets
+    inboxes: Inboxes
     admin_socket: AdminSocket | None
     control: ControlListener
     account: Account | None

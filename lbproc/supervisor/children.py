@@ -63,7 +63,10 @@ class Children:
         heard: takes a child's message; raises `ControlError` when it makes no sense.
     """
 
-    __slots__ = ("_entries", "_happened", "_heard", "_own", "_processes", "_release", "_selector", "_view")
+    __slots__ = (
+        "_entries", "_happened", "_heard", "_own", "_processes", "_release", "_selector", "_supervisor_pid",
+        "_view",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class Children:
         self._happened = happened
         self._heard = heard
         self._processes: dict[ChildId, Process] = {}
+        self._supervisor_pid = os.getpid()
 
     def get(self, name: ChildId) -> Process | None:
         """The child, unless it is buried or was never forked."""
@@ -146,12 +150,16 @@ class Children:
             self.send(name, message)
 
     def send_sockets(self, name: ChildId, slot: Slot) -> None:
-        """Gives a worker the sockets of another slot."""
+        """Gives a worker the sockets and the inbox of another slot."""
         listeners = self._own.sockets.own_of_slot(slot)
-        for start in range(0, len(listeners), _ADOPT_AT_ONCE):
+        inbox = [self._own.inboxes.of_slot(slot)]  # comes with the first
+        for start in range(0, len(listeners) or 1, _ADOPT_AT_ONCE):
             batch = listeners[start : start + _ADOPT_AT_ONCE]
             names = tuple((listener.listener_name, str(listener.address)) for listener in batch)
-            self.send(name, Adopt(slot, names), tuple(listener.socket.fileno() for listener in batch))
+            sockets = [*(listener.socket for listener in batch), *inbox]
+            message = Adopt(slot, names, inbox=bool(inbox))
+            self.send(name, message, tuple(sock.fileno() for sock in sockets))
+            inbox = []
 
     def kill(self, name: ChildId, number: signal.Signals) -> None:
         """Sends a signal. Until the child is reaped its process id is its own, so it cannot hit another."""
@@ -208,7 +216,10 @@ class Children:
                 own.table,
                 own.config,
                 listeners,
+                own.inboxes.of_slot(process.slot),
+                own.inboxes.outboxes(process.slot),
                 channel,
+                self._supervisor_pid,
                 log,
                 own.access_log,
             )
@@ -224,6 +235,7 @@ class Children:
         for process in self._processes.values():
             process.channel.close()
         self._own.sockets.close_in_child(slot)
+        self._own.inboxes.close_in_child(slot)
         if slot is not None and self._own.admin_socket is not None:
             self._own.admin_socket.socket.close()
         if slot is None and self._own.access_log is not None:

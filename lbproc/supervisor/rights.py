@@ -64,12 +64,13 @@ def become(account: Account) -> None:
 def descriptors_needed(config: Config, workers: int) -> int:
     """How many descriptors the neediest process may have open at the least.
 
-    The supervisor has a socket for each slot of each address and a channel to each child; a worker has its
-    own sockets, those of slots that it adopts, and its connections.
+    The supervisor has a socket for each slot of each address, both ends of each inbox, and a channel to each
+    child; a worker has its own sockets, those of slots that it adopts, an end of each inbox, and its
+    connections.
     """
     addresses = sum(len(listener.bind) for listener in config.listeners.values())
     sockets = addresses * workers
-    return _OTHER_DESCRIPTORS + sockets + max(4 * workers, CONNECTION_DESCRIPTORS)
+    return _OTHER_DESCRIPTORS + sockets + 2 * workers + max(4 * workers, CONNECTION_DESCRIPTORS)
 
 
 def raise_descriptor_limit(needed: int) -> int:

@@ -204,8 +204,10 @@ class Shell:
                     self._happened(Listening())
             case RefuseConnections():
                 self._own.sockets.refuse()
+                self._own.inboxes.refuse()
             case CloseListeners():
                 self._own.sockets.close()
+                self._own.inboxes.close()
             case AnnounceReady():
                 self._log.write(LogEvent.READY, workers=self._own.workers)
                 self._on_ready()
@@ -280,6 +282,7 @@ class Shell:
     def _close(self, last_word: Reply | None) -> None:
         """Closes everything. Those who wait for the end hear of it last, when no file is left."""
         self._own.sockets.close()
+        self._own.inboxes.close()
         if self._own.admin_socket is not None:
             self._own.admin_socket.close()
         self._children.close()

@@ -21,6 +21,7 @@ from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
 from lbproc.shm.views import SupervisorView
 from lbproc.supervisor.belongings import Belongings, Entries
+from lbproc.supervisor.inboxes import Inboxes
 from lbproc.supervisor.rights import Account, descriptors_needed, find_account, raise_descriptor_limit
 from lbproc.supervisor.shell import Shell
 from lbproc.supervisor.signals import SignalQueue, StoppedEarlyError
@@ -118,6 +119,8 @@ def _open(
     undo.callback(table.close)
     sockets = ListeningSockets(config, workers, sleep)
     undo.callback(sockets.close)
+    inboxes = Inboxes(workers)
+    undo.callback(inboxes.close)
     admin_socket = None
     if config.admin is not None:
         admin_socket = open_admin_socket(config.admin.bind, sleep)
@@ -127,7 +130,17 @@ def _open(
         log.write(Event.LISTENING, listener=bound.listener_name, address=bound.address)
     log.write(Event.STARTED, version=__version__, pid=os.getpid(), config=config_path)
     return Belongings(
-        config, config_path, workers, table, sockets, admin_socket, control, account, log, access_log
+        config,
+        config_path,
+        workers,
+        table,
+        sockets,
+        inboxes,
+        admin_socket,
+        control,
+        account,
+        log,
+        access_log,
     )
 
 

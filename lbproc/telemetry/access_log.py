@@ -46,6 +46,7 @@ class AccessLog:
         "_reported_lines",
         "_reported_reopenings",
         "_writer",
+        "enabled",
         "record",
     )
 
@@ -65,11 +66,8 @@ class AccessLog:
         else:
             sink = destination if isinstance(destination, Sink) else Sink(destination)
             self._writer = LineWriter(sink)
-
-    @property
-    def enabled(self) -> bool:
+        self.enabled = self._writer is not None
         """False when the log is off: nobody needs to render a line."""
-        return self._writer is not None
 
     @property
     def trouble(self) -> str | None:

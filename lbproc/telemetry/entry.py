@@ -28,6 +28,10 @@ _ROOM = {
 }
 
 
+def _text(text: str | None) -> str:
+    return "null" if text is None else _quote(text)
+
+
 def _wire(octets: bytes | None) -> str:
     # Latin-1 gives every byte a character, so a hostile byte can neither fail here nor yield a lone
     # surrogate.
@@ -38,18 +42,57 @@ def _milliseconds(span: float | None) -> str:
     return "null" if span is None else f"{span:.3f}"
 
 
+def render_caller(client_ip: str | None, listener: str | None) -> str:
+    """The members that follow from the connection.
+
+    Args:
+        client_ip: the client as believed after trusted proxies; ``None`` on a Unix socket.
+        listener: the listener's name.
+    """
+    return f'"client_ip":{_text(client_ip)},"listener":{_text(listener)}'
+
+
+def render_routed(route: str | None, pool: str | None) -> str:
+    """The members that follow from the route.
+
+    Args:
+        route: the route's name, ``None`` for the listener's own pool.
+        pool: the pool's name.
+    """
+    return f'"route":{_text(route)},"pool":{_text(pool)}'
+
+
+def render_backend(name: str | None) -> str:
+    """The member for the backend that answered, or was tried last."""
+    return f'"backend":{_text(name)}'
+
+
+def render_asked(method: bytes | None, host: bytes | None, target: bytes | None, version: str | None) -> str:
+    """The members that follow from the request's head.
+
+    Args:
+        method: as sent.
+        host: the Host header as sent.
+        target: the request target as sent.
+        version: ``"1.1"`` or ``"1.0"``.
+    """
+    return (
+        f'"method":{_wire(method)},"host":{_wire(host)},"target":{_wire(target)},"version":{_text(version)}'
+    )
+
+
+NOT_ROUTED = render_routed(None, None)
+NO_BACKEND = render_backend(None)
+NOT_UNDERSTOOD = render_asked(None, None, None, None)
+
+
 def render_entry(
     *,
     time: str,
-    client_ip: str | None,
-    listener: str | None,
-    route: str | None,
-    pool: str | None,
-    backend: str | None,
-    method: bytes | None,
-    host: bytes | None,
-    target: bytes | None,
-    version: str | None,
+    caller: str,
+    routed: str,
+    backend: str,
+    asked: str,
     status: int,
     cause: str | None,
     bytes_in: int,
@@ -64,17 +107,14 @@ def render_entry(
 ) -> bytes:
     """The line of one request, with its newline. ``None`` becomes ``null``: not known, or it did not happen.
 
+    What repeats from request to request comes rendered, so that it can be kept.
+
     Args:
         time: when the request ended, from ``UtcClock.stamp``.
-        client_ip: the client as believed after trusted proxies; ``None`` on a Unix socket.
-        listener: the listener's name.
-        route: the route's name, ``None`` for the listener's own pool.
-        pool: the pool's name.
-        backend: the name of the backend that answered, or was tried last.
-        method: as sent.
-        host: the Host header as sent.
-        target: the request target as sent.
-        version: ``"1.1"`` or ``"1.0"``.
+        caller: from `render_caller`.
+        routed: from `render_routed`.
+        backend: from `render_backend`.
+        asked: from `render_asked`.
         status: what the client got; 499 when it left before the head of a response.
         cause: the RFC 9209 error type of a reply that lbproc made or of a response it cut.
         bytes_in: request bytes from the client, head and body.
@@ -87,15 +127,8 @@ def render_entry(
         request_id: the X-Request-Id sent to the backend.
         tls: the TLS version.
     """
-    # Runs for every request. Measured 2026-11: 2.9 µs with its stamp; json.dumps of a ready dict 4.9 µs.
     line = (
-        f'{{"time":"{time}","client_ip":{"null" if client_ip is None else _quote(client_ip)}'
-        f',"listener":{"null" if listener is None else _quote(listener)}'
-        f',"route":{"null" if route is None else _quote(route)}'
-        f',"pool":{"null" if pool is None else _quote(pool)}'
-        f',"backend":{"null" if backend is None else _quote(backend)}'
-        f',"method":{_wire(method)},"host":{_wire(host)},"target":{_wire(target)}'
-        f',"version":{"null" if version is None else _quote(version)},"status":{status}'
+        f'{{"time":"{time}",{caller},{routed},{backend},{asked},"status":{status}'
         f',"cause":{"null" if cause is None else _quote(cause)},"bytes_in":{bytes_in},"bytes_out":{bytes_out}'
         f',"queue_ms":{_milliseconds(queue_ms)},"connect_ms":{_milliseconds(connect_ms)}'
         f',"first_byte_ms":{_milliseconds(first_byte_ms)},"total_ms":{total_ms:.3f},"retries":{retries}'

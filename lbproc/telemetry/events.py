@@ -119,7 +119,10 @@ class Event(Enum):
     STOPPED = Level.INFO, "All children have left.", "status"
     START_FAILED = Level.ERROR, "lbproc could not start.", "reason"
     # Workers
-    SUPERVISOR_LOST = Level.ERROR, "The supervisor is gone. This process serves what is queued and leaves."
+    SUPERVISOR_LOST = (
+        Level.ERROR,
+        "The supervisor is gone, or has given up on this process, which finishes and leaves.",
+    )
     ACCEPT_PAUSED = (
         Level.ERROR,
         "A connection could not be accepted, for lack of descriptors or memory. Tried again shortly.",

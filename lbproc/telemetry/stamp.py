@@ -14,23 +14,31 @@ if TYPE_CHECKING:
 
 
 class UtcClock:
-    """Renders the present moment. Formats the calendar part once a second, because it runs for every request.
+    """Renders the present moment.
+
+    Formats once a millisecond, and the calendar part once a second, because it runs for every request.
 
     Args:
         read_ns: nanoseconds since 1970; tests pass their own.
     """
 
-    __slots__ = ("_prefix", "_read_ns", "_second")
+    __slots__ = ("_millisecond", "_prefix", "_read_ns", "_second", "_text")
 
     def __init__(self, read_ns: Callable[[], int] = time.time_ns) -> None:
         self._read_ns = read_ns
+        self._millisecond = -1
         self._second = -1
         self._prefix = ""
+        self._text = ""
 
     def stamp(self) -> str:
         """The time now, for example ``2026-07-01T12:30:00.125Z``."""
-        second, nanoseconds = divmod(self._read_ns(), 1_000_000_000)
-        if second != self._second:
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-            self._second = second
-        return f"{self._prefix}{nanoseconds // 1_000_000:03d}Z"
+        millisecond = self._read_ns() // 1_000_000
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            second, fraction = divmod(millisecond, 1000)
+            if second != self._second:
+                self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+                self._second = second
+            self._text = f"{self._prefix}{fraction:03d}Z"
+        return self._text

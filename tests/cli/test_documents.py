@@ -53,7 +53,15 @@ def test_configurations_of_the_readme_can_be_used(number: int, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/README.md", "docs/cli.md", "docs/development.md", "docs/status.md"]
+    "page",
+    [
+        "README.md",
+        "docs/README.md",
+        "docs/cli.md",
+        "docs/development.md",
+        "docs/status.md",
+        "docs/threat-model.md",
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page

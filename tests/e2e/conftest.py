@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.harness import LbprocServer, Program, free_port, web_config
 from tests.e2e.harness_backend import Stage
 from tests.e2e.harness_client import RawClient
+from tests.e2e.harness_dialogue import Proxy
 from tests.e2e.harness_nginx import Nginx
 
 if TYPE_CHECKING:
@@ -129,3 +130,27 @@ def connect() -> Iterator[Callable[[str], RawClient]]:
     """Opens client connections that are closed at the end of the test."""
     with ExitStack() as stack:
         yield lambda address: stack.enter_context(RawClient(address))
+
+
+@pytest.fixture(scope="session")
+def _shared_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    with Proxy(tmp_path_factory.mktemp("conformance")) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(_shared_proxy: Proxy, request: pytest.FixtureRequest) -> Iterator[Proxy]:
+    """One lbproc for all conformance cases, with the test at both ends. Nothing is left of a case."""
+    request.node.stash.setdefault(_PROGRAMS, []).append(_shared_proxy.server)
+    yield _shared_proxy
+    _shared_proxy.hang_up()
+    _shared_proxy.assert_clean()
+
+
+@pytest.fixture(params=[False, True], ids=["fresh", "idle"])
+def is_warm(proxy: Proxy, request: pytest.FixtureRequest) -> bool:
+    """Runs a case twice: its first request goes over a new backend connection, and over one that lay idle."""
+    warm = bool(request.param)
+    if warm:
+        proxy.warm_up()
+    return warm

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import PATIENCE, LbprocServer, Program, wait_until
+from tests.e2e.harness import PATIENCE, Program, wait_until
 from tests.e2e.harness_client import RawClient, render_request
+from tests.e2e.memory import Growth
 
 if TYPE_CHECKING:
     from tests.conftest import RequireProgram
@@ -59,25 +60,6 @@ def test_not_one_request_fails_under_wrk(
     backends = server.status()["pools"]["web"]["backends"]
     assert all(backend["failures"] == 0 for backend in backends)
     assert all(backend["requests"] > 0 for backend in backends)
-
-
-def resident(pid: int) -> int:
-    """Bytes of private memory that a process has in use; shared pages of the table do not count."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(found) * 1024 for found in re.findall(r"^Private_\w+:\s+(\d+) kB", rollup, re.MULTILINE))
-
-
-class Growth:
-    """How much each worker has grown at most since the beginning, as seen at so many looks."""
-
-    def __init__(self, server: LbprocServer) -> None:
-        self._before = {pid: resident(pid) for pid in server.worker_pids()}
-        self.most = 0
-        self.looks = 0
-
-    def look(self) -> None:
-        self.looks += 1
-        self.most = max(self.most, *(resident(pid) - before for pid, before in self._before.items()))
 
 
 def make_file(path: Path, size: int) -> str:

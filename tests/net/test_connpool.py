@@ -34,6 +34,16 @@ def test_beyond_the_limit_the_oldest_leaves() -> None:
     assert (idle.checkout(), idle.checkout()) == (c, b)
 
 
+def test_a_connection_that_has_lived_long_is_not_kept() -> None:
+    idle = IdleConnections(max_lifetime=3600)
+    old, _ = memory_pair()
+    young, _ = memory_pair()
+    old.opened_at, young.opened_at = 1000.0, 1001.0
+    assert idle.checkin(old, 4600.5) is old
+    assert idle.checkin(young, 4600.5) is None
+    assert len(idle) == 1
+
+
 def test_a_limit_of_none_keeps_none() -> None:
     idle = IdleConnections(max_idle=0)
     near, _ = memory_pair()

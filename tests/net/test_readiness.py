@@ -280,7 +280,7 @@ async def test_wake_up_and_deadline_in_the_same_instant_wake_once(nursery: trio.
 
 # Every short history of a park on two sources, against the rule: the first event that matters decides.
 
-_STEPS: dict[str, tuple[Callable[[Parked, Deadlines, Source, Source], None], bool | str | None]] = {
+_STEPS: dict[str, tuple[Callable[[Parked, Deadlines, Source, Source], object], bool | str | None]] = {
     "a readable": (lambda _p, _d, a, _b: a.notify(READ), True),
     "a writable": (lambda _p, _d, a, _b: a.notify(WRITE), None),
     "b readable": (lambda _p, _d, _a, b: b.notify(READ), None),
@@ -316,3 +316,47 @@ async def test_the_first_event_that_matters_decides(nursery: trio.Nursery, yield
         assert bool(a.ready & READ) is ("a readable" in history)
         assert bool(b.ready & WRITE) is ("b writable" in history)
         parked.scope.cancel()
+
+
+async def test_a_reflex_is_called_in_place_of_waking(nursery: trio.Nursery) -> None:
+    source = blocked_source()
+    seen: list[int] = []
+
+    def reflex() -> bool:
+        seen.append(source.ready)
+        return False
+
+    parked = await park_task(nursery, ((source, READ),))
+    source.reflex = reflex
+    assert not source.notify(READ)
+    assert seen == [READ]
+    await wait_all_tasks_blocked()
+    assert parked.result == "parked"
+    parked.scope.cancel()
+
+
+async def test_a_reflex_can_wake_the_task_and_says_so(nursery: trio.Nursery) -> None:
+    source = blocked_source()
+
+    def reflex() -> bool:
+        source.nudge()
+        return True
+
+    parked = await park_task(nursery, ((source, READ),))
+    source.reflex = reflex
+    assert source.notify(READ)
+    await wait_all_tasks_blocked()
+    assert parked.result is True
+
+
+async def test_a_reflex_moves_the_deadline_of_the_sleeper(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    source, deadlines = blocked_source(), Deadlines()
+    nursery.start_soon(deadlines.run)
+    parked = await park_task(nursery, ((source, READ),), deadlines, trio.current_time() + 5)
+    source.deadline += 10
+    await trio.sleep(14)
+    assert source.is_parked
+    await trio.sleep(2)
+    assert parked.result is False

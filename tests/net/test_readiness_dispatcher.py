@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -12,6 +14,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from lbproc.net.readiness import LOST, READ, WRITE, Deadlines, Dispatcher, Source, park
 from tests.net.parked import Parked, blocked_source, park_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SocketPair = tuple[socket.socket, socket.socket]
 
@@ -250,3 +255,67 @@ async def test_close_wakes_everybody(tcp_sockets: SocketPair, nursery: trio.Nurs
     dispatcher.close()
     await wait_all_tasks_blocked()
     assert [one.result for one in parked] == [True, True]
+
+
+async def test_an_event_for_a_source_that_a_reflex_has_just_closed_is_nobodys(
+    dispatcher: Dispatcher, nursery: trio.Nursery
+) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    sources = [blocked_source() for _ in pairs]
+    closed: list[int] = []
+
+    def closing(other: int) -> Callable[[], bool]:
+        def reflex() -> bool:
+            dispatcher.unregister(pairs[other][0].fileno())
+            sources[1 - other].reflex = sources[other].reflex = None
+            pairs[other][0].close()
+            closed.append(other)
+            return False
+
+        return reflex
+
+    for (near, far), source in zip(pairs, sources, strict=True):
+        dispatcher.register(near.fileno(), source)
+        far.send(b"x")  # both are in one batch
+    for other, source in zip((1, 0), sources, strict=True):
+        source.reflex = closing(other)
+    await wait_all_tasks_blocked(0.01)
+    assert len(closed) == 1
+    kept = 1 - closed[0]
+    pairs[kept][1].send(b"x")
+    parked = await park_task(nursery, ((sources[kept], READ),))
+    await wait_all_tasks_blocked(0.01)
+    assert parked.result is True
+    dispatcher.unregister(pairs[kept][0].fileno())
+    for near, far in pairs:
+        near.close()
+        far.close()
+
+
+async def test_reflexes_that_always_find_more_leave_the_others_their_turn(
+    dispatcher: Dispatcher, nursery: trio.Nursery
+) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        source = blocked_source()
+        echoes = 0
+
+        def reflex() -> bool:
+            nonlocal echoes
+            echoes += 1
+            near.recv(100)
+            far.send(b"x")  # the next batch has an event again
+            return False
+
+        source.reflex = reflex
+        dispatcher.register(near.fileno(), source)
+        far.send(b"x")
+        before = []
+        for _ in range(20):
+            before.append(echoes)
+            await trio.lowlevel.checkpoint()
+        assert echoes > 0
+        assert max(after - then for then, after in itertools.pairwise(before)) <= 16
+        source.reflex = None
+        dispatcher.unregister(near.fileno())

@@ -183,7 +183,7 @@ async def test_a_busy_tunnel_lets_others_have_their_turn(nursery: trio.Nursery) 
     nursery.start_soon(count)
     nursery.start_soon(tunnel.run, Deadlines())
     await receive_exactly(tunnel.backend, 1 << 23)
-    assert turns > 10
+    assert turns > 5
     nursery.cancel_scope.cancel()
 
 

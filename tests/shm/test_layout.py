@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproc.shm.layout import LINES, PAGE_WORDS, SECTIONS, WORD_BYTES, Capacities, Layout, Placed
-from lbproc.types import Column, Row
+from lbproc.types import Column, Row, Slot
 
 CAPACITIES = st.builds(
     Capacities,
@@ -21,7 +21,8 @@ CAPACITIES = st.builds(
 
 
 def sections(layout: Layout) -> list[Placed]:
-    return [layout.header, layout.rows, layout.pools, layout.columns, layout.keys, layout.membership]
+    shared = [layout.header, layout.rows, layout.pools, layout.columns, layout.keys, layout.membership]
+    return [*shared, layout.slots]
 
 
 @given(CAPACITIES)
@@ -60,12 +61,14 @@ def test_words_that_many_change_share_no_cache_lines() -> None:
         assert placed.offsets[field] % LINES == 0
         assert min(others) - placed.offsets[field] >= LINES
         assert placed.stride % LINES == 0
+    assert layout.slots.stride == LINES
 
 
 def test_shorthands_lead_to_the_same_places() -> None:
     layout = Layout(Capacities())
     assert layout.in_header("generation") == layout.header.at(0, "generation")
     assert layout.in_column(Column(2), "pid") == layout.columns.at(2, "pid")
+    assert layout.in_slot(Slot(3), "waiting") == layout.slots.at(3, "waiting")
     rows = layout.columns.stride - layout.columns.offsets["backend_counters"]
     assert layout.backend_counters * layout.capacities.backends <= rows
 

@@ -69,6 +69,23 @@ def test_counters_are_kept_by_column(table: Table, supervisor: SupervisorView) -
     assert reader.backend_total(OTHER, BackendCounter.REQUESTS) == 0
 
 
+def test_exchanges_are_counted_in_one_call_as_one_by_one(table: Table, supervisor: SupervisorView) -> None:
+    mine = worker(table, supervisor)
+    mine.count_pick(OTHER)
+    mine.count_reuse(OTHER)
+    mine.count_exchange(5, 10, 20)
+    mine.count_answer(OTHER, 2, 10, 20, 30)
+    reader = supervisor.reader
+    workers = {WorkerCounter.REQUESTS: 1, WorkerCounter.RESPONSES_5XX: 1}
+    workers |= {WorkerCounter.BYTES_IN: 10, WorkerCounter.BYTES_OUT: 20}
+    assert {c: reader.worker_total(c) for c in WorkerCounter if reader.worker_total(c)} == workers
+    answered = {BackendCounter.REQUESTS: 1, BackendCounter.REUSES: 1, BackendCounter.RESPONSES_2XX: 1}
+    answered |= {BackendCounter.BYTES_IN: 10, BackendCounter.BYTES_OUT: 20, BackendCounter.RESPONSE_NS: 30}
+    totals = {c: reader.backend_total(OTHER, c) for c in BackendCounter}
+    assert {c: total for c, total in totals.items() if total} == answered
+    assert not any(reader.backend_totals(ROW))
+
+
 def test_a_worker_tells_how_it_is(table: Table, supervisor: SupervisorView) -> None:
     view = worker(table, supervisor)
     before = monotonic_ns()

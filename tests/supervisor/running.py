@@ -80,6 +80,9 @@ class RunningSupervisor:
             }
         )
         self.on_ready: Callable[[], None] | None = None
+        self.entries: Entries | None = None
+        if not real:
+            self.entries = Entries(partial(run_small_worker, directory), partial(small_controller, directory))
         self.pid = 0
         self.status: int | None = None
 
@@ -106,13 +109,10 @@ class RunningSupervisor:
             with self.output.open("ab", buffering=0) as output:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
-            entries = Entries(
-                partial(run_small_worker, self.directory), partial(small_controller, self.directory)
-            )
             status = run(
                 self.config,
                 Path("/etc/lbproc.toml"),
-                entries=None if self.real else entries,
+                entries=self.entries,
                 on_ready=self.on_ready,
             )
         except LbprocError as error:

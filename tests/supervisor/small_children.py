@@ -147,11 +147,13 @@ class SmallWorker:
 
     def on_message(self, message: Message) -> None:
         match message:
-            case Adopt(slot, _):
+            case Adopt(slot, listeners):
                 count = descriptor_count(message)
                 sockets = [socket.socket(fileno=number) for number in self.descriptors[:count]]
                 del self.descriptors[:count]
-                self.serve(Slot(slot), sockets)
+                for inbox in sockets[len(listeners) :]:
+                    inbox.close()  # nobody hands anything over here
+                self.serve(Slot(slot), sockets[: len(listeners)])
             case Disown(slot):
                 self.leave(Slot(slot))
             case Stop(now):

@@ -24,6 +24,7 @@ from lbproc.shm.table import Table
 from lbproc.shm.views import SupervisorView
 from lbproc.supervisor.belongings import Belongings, Entries
 from lbproc.supervisor.children import Children, Process
+from lbproc.supervisor.inboxes import Inboxes
 from lbproc.supervisor.sockets import ListeningSockets
 from lbproc.telemetry.log import open_error_log
 from lbproc.telemetry.sink import Sink
@@ -85,6 +86,7 @@ class Scene:
             2,
             self.table,
             ListeningSockets(self.config, 2),
+            Inboxes(2),
             None,
             ControlListener(directory / "control.sock"),
             None,
@@ -135,6 +137,7 @@ class Scene:
         self.children.close()
         self.selector.close()
         self.belongings.sockets.close()
+        self.belongings.inboxes.close()
         self.belongings.control.close()
         self.belongings.log.close()
         assert self.belongings.access_log is not None

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from lbproc.boot import WorkerBoot
+from lbproc.controller import run_controller
 from lbproc.core.control.codec import encode
 from lbproc.core.control.messages import Ready, Reply, StopRequest
 from lbproc.errors import StartError
+from lbproc.supervisor.belongings import Entries
 from lbproc.supervisor.start import count_workers
+from lbproc.worker import run_worker
 from tests.supervisor.running import RunningSupervisor, is_gone, wait_for
 
 pytestmark = pytest.mark.slow
@@ -337,13 +341,38 @@ def test_garbage_on_the_control_socket_harms_nobody(tmp_path: Path) -> None:
             sock.close()
 
 
+def run_worker_with_a_loose_tongue(boot: WorkerBoot) -> int:
+    channel = boot.channel.fileno()
+
+    def talk_nonsense(*_: object) -> None:
+        os.write(channel, b"\xff" * 1000)
+
+    signal.signal(signal.SIGUSR2, talk_nonsense)
+    return run_worker(boot)
+
+
+def test_a_worker_that_lost_its_channel_leaves_its_slot_in_order_to_the_next(tmp_path: Path) -> None:
+    running = RunningSupervisor(tmp_path, real=True)
+    running.entries = Entries(run_worker_with_a_loose_tongue, run_controller)
+    with running:
+        pid = running.workers()[0]["pid"]
+        os.kill(pid, signal.SIGUSR2)
+        running.wait_for_log("supervisor worker_ready slot=0", times=2)
+        assert running.workers()[0]["pid"] != pid
+        for _ in range(20):  # some go to each slot
+            running.connect().close()
+        running.connect(unix=True).close()
+        running.kill(signal.SIGTERM)
+        assert running.wait() == 0
+
+
 def test_children_have_only_their_own_descriptors_and_no_signals_of_the_terminal(tmp_path: Path) -> None:
     pipes = {str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_fifo()}
     with RunningSupervisor(tmp_path, workers=3, bind=("127.0.0.1:0",)) as running:
         links = running.say("descriptors").split()
         sockets = [link for link in links if link.startswith("socket:")]
-        # two slotted, one shared, the channel, and this very connection
-        assert len(sockets) == 5
+        # two slotted, one shared, its inbox and the ways to two others, the channel, and this very connection
+        assert len(sockets) == 8
         assert sum("eventpoll" in link for link in links) == 1
         assert {link for link in links if link.startswith("pipe:")} <= pipes, "not those of the supervisor"
         pid = running.workers()[0]["pid"]

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbproc.telemetry.entry import render_entry
+from lbproc.telemetry.entry import (
+    render_asked,
+    render_backend,
+    render_caller,
+    render_entry,
+    render_routed,
+)
 
 KEYS = [
     "time",
@@ -57,8 +63,23 @@ ORDINARY: dict[str, Any] = {
 }
 
 
+def render(**changes: Any) -> bytes:
+    members = ORDINARY | changes
+
+    def take(*names: str) -> list[Any]:
+        return [members.pop(name) for name in names]
+
+    return render_entry(
+        caller=render_caller(*take("client_ip", "listener")),
+        routed=render_routed(*take("route", "pool")),
+        backend=render_backend(*take("backend")),
+        asked=render_asked(*take("method", "host", "target", "version")),
+        **members,
+    )
+
+
 def entry(**changes: Any) -> dict[str, Any]:
-    line = render_entry(**(ORDINARY | changes))
+    line = render(**changes)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert line.isascii()
@@ -100,7 +121,7 @@ def test_a_long_target_is_cut_and_the_line_says_so() -> None:
 
 
 def test_a_line_that_just_fits_is_left_alone() -> None:
-    room = 4095 - len(render_entry(**(ORDINARY | {"target": b""})))
+    room = 4095 - len(render(target=b""))
     assert "truncated" not in entry(target=b"x" * room)
     assert entry(target=b"x" * (room + 1))["truncated"] is True
 

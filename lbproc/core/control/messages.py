@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """To a worker: serve the listening sockets of a slot whose own worker is down, until `Disown`.
+    """To a worker: serve the listening sockets and the inbox of a slot without a worker, until `Disown`.
 
     A worker that is draining serves what is queued on them, closes them and answers `Drained` with that slot.
     The sockets of one slot may come in several messages when they are many.
@@ -23,15 +23,17 @@ class Adopt:
     Args:
         slot: the slot whose sockets come along.
         listeners: (listener name, address text) of each descriptor, in the order of the descriptors.
+        inbox: the last descriptor, after those of the listeners, is the end of the slot's inbox to read from.
     """
 
     slot: int
     listeners: tuple[tuple[str, str], ...]
+    inbox: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Disown:
-    """To a worker: the slot has its own worker again; stop accepting on its sockets and close them."""
+    """To a worker: the slot has its own worker again; stop serving its sockets and close them."""
 
     slot: int
 
@@ -82,7 +84,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """From a worker that was told to stop: the queues of this slot are accepted and its sockets closed here.
+    """From a worker that was told to stop: this slot's queues are accepted, its sockets closed here.
 
     The connections that it holds go on.
     """
@@ -139,4 +141,4 @@ MESSAGES: dict[str, type[Message]] = {
 
 def descriptor_count(message: Message) -> int:
     """How many descriptors travel with this message."""
-    return len(message.listeners) if isinstance(message, Adopt) else 0
+    return len(message.listeners) + message.inbox if isinstance(message, Adopt) else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from lbproc.core.http.chunked import ChunkScanner
+from lbproc.core.http.chunked import AnyBytes, ChunkScanner
 from lbproc.core.http.framing import Framing, FramingKind
 from lbproc.core.http.rejected import Rejected
 
@@ -20,15 +20,21 @@ class Body(Protocol):
     Attributes:
         complete: the last byte was seen.
         received: bytes of payload seen, framing not counted.
+        lines: lines of framing read, each of which costs what many bytes of payload do.
     """
 
     complete: bool
     received: int
 
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
+    @property
+    def lines(self) -> int:
+        """See above."""
+
+    def take(self, data: AnyBytes) -> tuple[AnyBytes, bytes]:
         """Splits received bytes into what is to be relayed and the excess after the end of the body.
 
-        ``data`` itself is returned, not a copy, when all of it belongs to the body.
+        ``data`` itself is returned, not a copy, when all of it belongs to the body, and a part of a view is a
+        view. The excess is always a copy, and no body keeps a view after the call.
 
         Raises:
             Rejected: 400 for broken framing, 413 for too much; of a response, it is up to the caller to say
@@ -42,15 +48,16 @@ class Body(Protocol):
 class NoBody:
     """Complete from the start."""
 
+    lines = 0
     __slots__ = ("complete", "received")
 
     def __init__(self) -> None:
         self.complete = True
         self.received = 0
 
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
+    def take(self, data: AnyBytes) -> tuple[AnyBytes, bytes]:
         """Everything is excess."""
-        return b"", data
+        return data[:0], bytes(data)
 
     def at_eof(self) -> bool:
         """Nothing is missing."""
@@ -60,6 +67,7 @@ class NoBody:
 class LengthBody:
     """A body of ``length`` bytes."""
 
+    lines = 0
     __slots__ = ("_length", "complete", "received")
 
     def __init__(self, length: int) -> None:
@@ -67,7 +75,7 @@ class LengthBody:
         self.complete = length == 0
         self.received = 0
 
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
+    def take(self, data: AnyBytes) -> tuple[AnyBytes, bytes]:
         """Takes up to what is missing."""
         missing = self._length - self.received
         if len(data) < missing:
@@ -77,7 +85,7 @@ class LengthBody:
         self.complete = True
         if len(data) == missing:
             return data, b""
-        return data[:missing], data[missing:]
+        return data[:missing], bytes(data[missing:])
 
     def at_eof(self) -> bool:
         """Cut short unless complete."""
@@ -98,14 +106,19 @@ class ChunkedBody:
         self.complete = False
         self.received = 0
 
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
+    def take(self, data: AnyBytes) -> tuple[AnyBytes, bytes]:
         """Takes up to the last byte of the trailers."""
         end = self._scanner.scan(data)
         self.complete = self._scanner.done
         self.received = self._scanner.received
         if end == len(data):
             return data, b""
-        return data[:end], data[end:]
+        return data[:end], bytes(data[end:])
+
+    @property
+    def lines(self) -> int:
+        """Size lines read so far."""
+        return self._scanner.lines
 
     def at_eof(self) -> bool:
         """Cut short unless complete."""
@@ -122,13 +135,18 @@ class DechunkedBody:
         self.complete = False
         self.received = 0
 
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
+    def take(self, data: AnyBytes) -> tuple[AnyBytes, bytes]:
         """Takes up to the last byte of the trailers, relays the payload in it."""
-        payload: list[bytes] = []
+        payload: list[AnyBytes] = []
         end = self._scanner.scan(data, payload)
         self.complete = self._scanner.done
         self.received = self._scanner.received
-        return b"".join(payload), data[end:]
+        return type(data)(b"".join(payload)), bytes(data[end:])
+
+    @property
+    def lines(self) -> int:
+        """Size lines read so far."""
+        return self._scanner.lines
 
     def at_eof(self) -> bool:
         """Cut short unless complete."""
@@ -138,13 +156,14 @@ class DechunkedBody:
 class UntilCloseBody:
     """A response body that ends when the backend closes."""
 
+    lines = 0
     __slots__ = ("complete", "received")
 
     def __init__(self) -> None:
         self.complete = False
         self.received = 0
 
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
+    def take(self, data: AnyBytes) -> tuple[AnyBytes, bytes]:
         """Takes everything."""
         self.received += len(data)
         return data, b""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
+from typing import TypeVar
 
 from lbproc.core.http.headers import (
     AUTHORIZATION_NAMES,
@@ -35,10 +36,15 @@ _EXTENSION = (
     + rb'|"(?>(?:[\t\x20\x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*)"))?)'
 )
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?>(?:" + _EXTENSION + rb")*)\r\n")
+_PLAIN_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,14}+)\r\n")
+"""At most `_ORDINARY_LINE` bytes, so it needs no excuse."""
+
 _TRAILERS = re.compile(rb"(?>(?:" + FIELD_LINE + rb")*)\r\n")
 _TRAILER_NAME = re.compile(rb"(?:\A|\n)([^:\r]++):")
 
+_CR, _LF = b"\r\n"
 _MAX_SIZE_LINE = 1024
+_ORDINARY_LINE = 16
 _MAX_TRAILERS = 8192
 _MAX_EXCESS = 16_384
 """Bytes of size lines beyond what the payload excuses: bounds the work of tiny chunks with extensions."""
@@ -48,6 +54,9 @@ _NOT_IN_TRAILERS = (
     | {b"content-type", b"content-encoding", b"content-range", b"trailer"}
 )  # fmt: skip
 """RFC 9110 section 6.5.1: what framing, routing, authorization or the reading of the content rests on."""
+
+AnyBytes = TypeVar("AnyBytes", bytes, memoryview)
+"""What was received: bytes, or a view of a buffer that will hold something else later."""
 
 
 class _Part(Enum):
@@ -66,6 +75,7 @@ class ChunkScanner:
     Attributes:
         done: the last byte of the body was seen.
         received: bytes of payload seen.
+        lines: size lines read, which is what the scan costs.
     """
 
     __slots__ = (
@@ -76,6 +86,7 @@ class ChunkScanner:
         "_partial",
         "_remaining",
         "done",
+        "lines",
         "received",
     )
 
@@ -87,14 +98,15 @@ class ChunkScanner:
         self._announced = 0
         self._excess = 0
         self.done = False
+        self.lines = 0
         self.received = 0
 
-    def scan(self, data: bytes, payload: list[bytes] | None = None) -> int:
+    def scan(self, data: AnyBytes, payload: list[AnyBytes] | None = None) -> int:
         """Goes on through ``data`` and returns where in it the body ends, or its length.
 
         Args:
-            data: the next bytes received.
-            payload: collects the pieces of payload, when given.
+            data: the next bytes received. Of a view nothing is kept but copies of parts of lines.
+            payload: collects the pieces of payload, when given; of a view they are views.
 
         Raises:
             Rejected: 400 for a doubtful byte, 413 for too much payload, 431 for too large trailers.
@@ -105,7 +117,8 @@ class ChunkScanner:
                 case _Part.SIZE:
                     if not self._partial:
                         position = self._scan_whole_chunks(data, position, payload)
-                    position = self._scan_size(data, position)
+                    if position < end:
+                        position = self._scan_size(data, position)
                 case _Part.PAYLOAD:
                     stop = min(end, position + self._remaining)
                     if payload is not None:
@@ -121,63 +134,70 @@ class ChunkScanner:
                     position = self._scan_trailers(data, position)
         return position
 
-    def _scan_whole_chunks(self, data: bytes, position: int, payload: list[bytes] | None) -> int:
-        """Steps over chunks that lie whole in ``data``, the last one excepted. Leaves the rest to the states.
+    def _scan_whole_chunks(self, data: AnyBytes, position: int, payload: list[AnyBytes] | None) -> int:
+        """Steps over plain chunks that lie whole in ``data``. Leaves the rest to the states.
 
-        Only for speed: with tiny chunks it takes a third of the time (1 µs a chunk on one core, 2026).
+        Only for speed: 0.35 µs a chunk, where the states take 2 (one core, 2026).
         """
-        match_line = _SIZE_LINE.match
-        end = len(data)
-        while (found := match_line(data, position)) is not None:
+        match_line = _PLAIN_SIZE_LINE.match
+        begun_at = position
+        last = len(data) - 2
+        count = taken = 0
+        while position < last and (found := match_line(data, position)) is not None:
             begin = found.end()
             size = int(found[1], 16)
             stop = begin + size
-            if (
-                not size
-                or stop + 2 > end
-                or begin - position > _MAX_SIZE_LINE
-                or data[stop : stop + 2] != b"\r\n"
-            ):
+            if not size or stop > last or data[stop] != _CR or data[stop + 1] != _LF:
                 break
-            self._account(size, begin - position)
-            self.received += size
+            count += 1
+            taken += size
             if payload is not None:
                 payload.append(data[begin:stop])
             position = stop + 2
+        if count:
+            self.received += taken
+            self._account(count, position - begun_at - taken - 2 * count, taken)
         return position
 
-    def _scan_size(self, data: bytes, position: int) -> int:
+    def _scan_size(self, data: bytes | memoryview, position: int) -> int:
         """A size line, possibly cut by the end of a read."""
-        line_feed = data.find(b"\n", position, position + _MAX_SIZE_LINE)
-        stop = line_feed + 1 if line_feed >= 0 else min(len(data), position + _MAX_SIZE_LINE)
-        line = self._partial + data[position:stop]
+        line = bytes(data[position : position + _MAX_SIZE_LINE])
+        line_feed = line.find(b"\n")
+        stop = position + (line_feed + 1 if line_feed >= 0 else len(line))
+        line = self._partial + line[: stop - position]
         if line_feed < 0 and len(line) < _MAX_SIZE_LINE:
             self._partial = line
             return stop
+        if len(line) > _MAX_SIZE_LINE:
+            raise bad_request("the chunk extensions are too long")
         found = _SIZE_LINE.fullmatch(line)
         if found is None:
             raise bad_request("a chunk size is not hexadecimal digits with well-formed extensions")
         self._partial = b""
         size = int(found[1], 16)
-        self._account(size, len(line))
+        self._account(1, len(line), size)
         self._remaining = size
         self._part = _Part.PAYLOAD if size else _Part.TRAILERS
         return stop
 
-    def _account(self, size: int, line_size: int) -> None:
-        """Holds a chunk that begins against the limits."""
-        self._announced += size
+    def _account(self, count: int, lines: int, payload: int) -> None:
+        """Holds chunks against the limits: how many, the bytes of their size lines, and of their payload.
+
+        More than one at once come to the same as one by one, if each line is short enough to be excused.
+        """
+        self.lines += count
+        self._announced += payload
         # A chunk of some payload excuses an ordinary size line, and more payload excuses longer ones.
-        self._excess = max(0, self._excess + line_size - 16 - 2 * size)
-        if line_size > _MAX_SIZE_LINE or self._excess > _MAX_EXCESS:
+        self._excess = max(0, self._excess + lines - _ORDINARY_LINE * count - 2 * payload)
+        if self._excess > _MAX_EXCESS:
             raise bad_request("the chunk extensions are too long")
         if self._max_payload is not None and self._announced > self._max_payload:
             raise Rejected(413, "http_request_error", "the body is too large")
 
-    def _scan_footer(self, data: bytes, position: int) -> int:
+    def _scan_footer(self, data: bytes | memoryview, position: int) -> int:
         """The CRLF after the payload of a chunk, possibly cut in two."""
         wanted = b"\r\n"[len(self._partial) :]
-        seen = data[position : position + len(wanted)]
+        seen = bytes(data[position : position + len(wanted)])
         if not wanted.startswith(seen):
             raise bad_request("a chunk does not end where its size says")
         if len(seen) == len(wanted):
@@ -187,7 +207,7 @@ class ChunkScanner:
             self._partial = seen
         return position + len(seen)
 
-    def _scan_trailers(self, data: bytes, position: int) -> int:
+    def _scan_trailers(self, data: bytes | memoryview, position: int) -> int:
         """The trailer section up to its empty line, held back until it is whole."""
         held = len(self._partial)
         section = self._partial + data[position : position + _MAX_TRAILERS - held]

@@ -58,10 +58,7 @@ def identify_client(
         random: for new ids.
         scheme: how the peer spoke to this listener.
     """
-    fresh = random.randbytes(40).hex()
-    request_id = fresh[:32]
-    # Marked as sampled, so that backends which follow their caller's decision record the trace.
-    traceparent = f"00-{fresh[32:64]}-{fresh[64:]}-01"
+    request_id, traceparent = fresh_ids(random)
     believed = peer_ip
     trusted = bool(networks) and is_trusted(peer_ip, networks)
     if trusted:
@@ -73,6 +70,15 @@ def identify_client(
         if keeps_trace(said_traces):
             traceparent = said_traces[0].decode("ascii")
     return Forwarding(believed, peer_ip, trusted, scheme, request_id, traceparent)
+
+
+def fresh_ids(random: Random) -> tuple[str, str]:
+    """A new request id and a new ``traceparent`` (W3C Trace Context).
+
+    The trace is marked as sampled, so that backends which follow their caller's decision record it.
+    """
+    drawn = random.randbytes(40).hex()
+    return drawn[:32], f"00-{drawn[32:64]}-{drawn[64:]}-01"
 
 
 @lru_cache(maxsize=4096)

@@ -8,12 +8,12 @@ than one ``chunked``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 from lbproc.core.http.rejected import Rejected, bad_request, bad_response
+from lbproc.core.http.value import value
 
-_MAX_LENGTH_DIGITS = 18
+MAX_LENGTH_DIGITS = 18
 """Ten to the 18th fits a signed 64-bit integer, whatever the next hop is written in."""
 
 
@@ -26,13 +26,19 @@ class FramingKind(Enum):
     UNTIL_CLOSE = "until_close"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Framing:
-    """How a body ends. ``length`` counts bytes and means something for ``LENGTH`` only."""
+    """How a body ends. ``length`` counts bytes and means something for ``LENGTH`` only.
+
+    Of the kinds without a length there are only the three constants below, so ``framing is CHUNKED`` tells.
+    """
 
     kind: FramingKind
     length: int = 0
 
+
+LENGTH = FramingKind.LENGTH
+"""The member under a name of its own: Python 3.11 looks a member up through a descriptor each time."""
 
 NO_BODY = Framing(FramingKind.NO_BODY)
 CHUNKED = Framing(FramingKind.CHUNKED)
@@ -56,7 +62,7 @@ def request_framing(lengths: Sequence[bytes], codings: Sequence[bytes], *, http1
             raise Rejected(501, "http_request_error", "the only transfer coding served here is chunked")
         return CHUNKED
     if lengths:
-        return Framing(FramingKind.LENGTH, _length(lengths, bad_request))
+        return Framing(LENGTH, _length(lengths, bad_request))
     return NO_BODY
 
 
@@ -78,7 +84,7 @@ def response_framing(
             raise bad_response("the response has a transfer coding other than chunked")
         framing = CHUNKED
     elif lengths:
-        framing = Framing(FramingKind.LENGTH, _length(lengths, bad_response))
+        framing = Framing(LENGTH, _length(lengths, bad_response))
     if request_method == b"HEAD" or status < 200 or status in {204, 304}:
         return NO_BODY
     return framing
@@ -100,9 +106,9 @@ def _check_codings(
 def _length(lengths: Sequence[bytes], refuse: Callable[[str], Rejected]) -> int:
     if len(lengths) > 1:
         raise refuse("more than one Content-Length field")
-    value = lengths[0]
-    if not value.isdigit():  # of bytes: ASCII digits only, at least one
+    digits = lengths[0]
+    if not digits.isdigit():  # of bytes: ASCII digits only, at least one
         raise refuse("Content-Length is not a number of digits only")
-    if len(value) > _MAX_LENGTH_DIGITS:
-        raise refuse(f"Content-Length has more than {_MAX_LENGTH_DIGITS} digits")
-    return int(value)
+    if len(digits) > MAX_LENGTH_DIGITS:
+        raise refuse(f"Content-Length has more than {MAX_LENGTH_DIGITS} digits")
+    return int(digits)

@@ -1,19 +1,19 @@
 """Message heads: from raw bytes to values (RFC 9112 sections 2 to 6, RFC 9110 sections 7 and 10).
 
-Owns what a head means to the proxy. The order is: the grammar on the raw bytes (``strict``), the meaning of
-each field that the proxy acts on, and last h11, which must have read the same head (``meaning``). Does not
-collect bytes (``head_buffer``), read bodies (``body``) or write heads (``render``).
+Owns what a head means to the proxy. Ordinary heads are read by the fast lane (``lane``). All others go the
+long way, in this order: the grammar on the raw bytes (``strict``), the meaning of each field that the proxy
+acts on, and last h11, which must have read the same head (``meaning``). Does not collect bytes
+(``head_buffer``), read bodies (``body``) or write heads (``render``).
 
-Invariant: a ``RequestHead`` that exists can be forwarded. Two careful readers cannot disagree on where it
-ends, on where its body ends, or on which host it names.
+Invariants: a ``RequestHead`` that exists can be forwarded (``message``). Which way a head went cannot be seen
+in the result; everything that is refused is refused by the long way.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from lbproc.core.http.framing import Framing, FramingKind, request_framing, response_framing
+from lbproc.core.http.framing import CHUNKED, UNTIL_CLOSE, Framing, request_framing, response_framing
 from lbproc.core.http.headers import (
+    ACTED_ON_NAMES,
     FRAMING_NAMES,
     HOP_BY_HOP_NAMES,
     NO_TOKENS,
@@ -22,85 +22,25 @@ from lbproc.core.http.headers import (
     is_forwarding_name,
     without_underscores,
 )
+from lbproc.core.http.lane import RequestLane, ResponseLane
 from lbproc.core.http.meaning import confirm_request, confirm_response
+from lbproc.core.http.message import RequestHead, ResponseHead
 from lbproc.core.http.rejected import Rejected, bad_request, bad_response
 from lbproc.core.http.strict import HeadLimits, match_request, match_response, split_fields
 from lbproc.core.http.target import hostname_of, read_target
 
+__all__ = [
+    "RequestHead",
+    "ResponseHead",
+    "parse_request_head",
+    "parse_response_head",
+    "read_request_head",
+    "read_response_head",
+]
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
-    """A request head that may be forwarded.
+_REQUESTS = RequestLane()
+_RESPONSES = ResponseLane()
 
-    Attributes:
-        method: as sent; methods are case-sensitive.
-        target: what is forwarded: origin-form, or ``*``.
-        http10: the client speaks HTTP/1.0.
-        headers: the fields that were kept, in the order sent: lower-case name, name as sent, value.
-        framing: how the body ends.
-        host: the authority as sent, b"" when an HTTP/1.0 client sent none.
-        hostname: the host in lower case without port and last dot; an IPv6 literal keeps its brackets.
-        path: the target up to ``?``, as sent.
-        query: the target after ``?``, as sent.
-        keep_alive: the client would like to send another request on this connection.
-        expects_continue: the client waits for a 100 before it sends the body.
-        upgrade: the protocols it offers to switch to, or None. Never HTTP/2 over clear text.
-        connection_tokens: the options of ``Connection``, in lower case.
-    """
-
-    method: bytes
-    target: bytes
-    http10: bool
-    headers: HeaderFields
-    framing: Framing
-    host: bytes
-    hostname: str
-    path: bytes
-    query: bytes
-    keep_alive: bool
-    expects_continue: bool
-    upgrade: bytes | None
-    connection_tokens: frozenset[bytes]
-
-    def values(self, name: bytes) -> list[bytes]:
-        """All values of a field by its lower-case name, in the order sent."""
-        return [value for lower, _, value in self.headers if lower == name]
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
-    """A response head that may be forwarded.
-
-    Attributes:
-        status: 100 to 599.
-        reason: as sent, possibly b"".
-        http10: the backend speaks HTTP/1.0.
-        headers: in the order sent: lower-case name, name as sent, value.
-        framing: how the body ends.
-        keep_alive: the backend connection may serve another request once the body is complete.
-        is_interim: a 1xx that another response follows. 101 is not one: it ends the HTTP conversation.
-        upgrade: the protocol that a 101 switches to, or that a 426 asks for; else None.
-        connection_tokens: the options of ``Connection``, in lower case.
-    """
-
-    status: int
-    reason: bytes
-    http10: bool
-    headers: HeaderFields
-    framing: Framing
-    keep_alive: bool
-    is_interim: bool
-    upgrade: bytes | None
-    connection_tokens: frozenset[bytes]
-
-    def values(self, name: bytes) -> list[bytes]:
-        """All values of a field by its lower-case name, in the order sent."""
-        return [value for lower, _, value in self.headers if lower == name]
-
-
-_ACTED_ON = frozenset(
-    {b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade"}
-)
 _NOTHING: list[bytes] = []
 
 
@@ -110,6 +50,24 @@ def parse_request_head(raw: bytes, limits: HeadLimits) -> RequestHead:
     Raises:
         Rejected: 400, 417, 431, 501 or 505. The first thing found wrong is the one named.
     """
+    return _REQUESTS.read(raw, limits.max_count) or read_request_head(raw, limits)
+
+
+def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
+    """Reads one response head, ``raw`` being exactly one head with its last empty line.
+
+    Args:
+        raw: the bytes as received.
+        request_method: of the request it answers: the response to HEAD has no body.
+
+    Raises:
+        Rejected: 502.
+    """
+    return _RESPONSES.read(raw, request_method) or read_response_head(raw, request_method)
+
+
+def read_request_head(raw: bytes, limits: HeadLimits) -> RequestHead:
+    """`parse_request_head` by the long way, which takes or refuses any head."""
     found = match_request(raw)
     method, target = found[1], found[2]
     http10 = found[3] == b"0"
@@ -156,16 +114,8 @@ def parse_request_head(raw: bytes, limits: HeadLimits) -> RequestHead:
     return head
 
 
-def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
-    """Reads one response head, ``raw`` being exactly one head with its last empty line.
-
-    Args:
-        raw: the bytes as received.
-        request_method: of the request it answers: the response to HEAD has no body.
-
-    Raises:
-        Rejected: 502.
-    """
+def read_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
+    """`parse_response_head` by the long way, which takes or refuses any head."""
     found = match_response(raw)
     status = int(found[2])
     http10 = found[1] == b"0"
@@ -188,7 +138,7 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
         http10=http10,
         headers=headers,
         framing=framing,
-        keep_alive=framing.kind is not FramingKind.UNTIL_CLOSE and _keep_alive(tokens, http10=http10),
+        keep_alive=framing is not UNTIL_CLOSE and _keep_alive(tokens, http10=http10),
         is_interim=status < 200 and status != 101,
         upgrade=_chosen_upgrade(status, acted_on.get(b"upgrade", _NOTHING), tokens),
         connection_tokens=tokens,
@@ -199,7 +149,7 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
 
 def _values_acted_on(headers: HeaderFields, names: list[bytes]) -> dict[bytes, list[bytes]]:
     """The values of the fields that decide anything. Most heads have two of them."""
-    present = _ACTED_ON.intersection(names)
+    present = ACTED_ON_NAMES.intersection(names)
     values: dict[bytes, list[bytes]] = {name: [] for name in present}
     for lower, _, value in headers:
         if lower in present:
@@ -246,7 +196,7 @@ def _expects_continue(values: list[bytes], framing: Framing, *, http10: bool) ->
         return False
     if len(values) > 1 or values[0].lower() != b"100-continue":
         raise Rejected(417, "http_request_error", "the only expectation served here is 100-continue")
-    return not http10 and (framing.kind is FramingKind.CHUNKED or framing.length > 0)
+    return not http10 and (framing is CHUNKED or framing.length > 0)
 
 
 def _offered_upgrade(values: list[bytes], tokens: frozenset[bytes], *, http10: bool) -> bytes | None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 
 from lbproc.core.http.rejected import Rejected
+from lbproc.core.memo import Memo
 
 HeaderFields = tuple[tuple[bytes, bytes, bytes], ...]
 """Of each field the lower-case name, the name as sent and the value, in the order sent."""
@@ -30,9 +30,14 @@ HOP_BY_HOP_NAMES = frozenset({
     b"http2-settings", b"proxy-authenticate", b"proxy-authorization",
 })  # fmt: skip
 
+ACTED_ON_NAMES = frozenset(
+    {b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade"}
+)
+"""The fields that decide anything while a head is read."""
+
 _LIST_OF_TOKENS = re.compile(rb"[ \t,]*+(?>(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++[ \t]*+(?:,[ \t,]*+|\Z))*)\Z")
-_CACHED_LENGTH = 128
 NO_TOKENS: frozenset[bytes] = frozenset()
+_TOKENS: Memo[frozenset[bytes]] = Memo(256, 128)
 
 
 def is_forwarding_name(name: bytes) -> bool:
@@ -57,11 +62,12 @@ def connection_tokens(values: Iterable[bytes], refuse: Callable[[str], Rejected]
     """
     tokens = NO_TOKENS
     for value in values:
-        # The cache is bounded in bytes as well as in entries: long values are read anew.
-        read = _tokens_of if len(value) <= _CACHED_LENGTH else _tokens_of.__wrapped__
-        these = read(value)
+        these = _TOKENS.get(value)
         if these is None:
-            raise refuse("Connection is not a list of tokens")
+            these = _tokens_of(value)
+            if these is None:
+                raise refuse("Connection is not a list of tokens")
+            _TOKENS.offer(value, these)
         tokens = tokens | these if tokens else these
     if tokens <= _ORDINARY:
         return tokens
@@ -76,7 +82,6 @@ _ORDINARY = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
 _KEPT = FRAMING_NAMES | AUTHORIZATION_NAMES | {b"host", b"via"}
 
 
-@lru_cache(maxsize=256)
 def _tokens_of(value: bytes) -> frozenset[bytes] | None:
     if _LIST_OF_TOKENS.match(value) is None:
         return None

@@ -12,13 +12,26 @@ from lbproc.core.http.framing import Framing, FramingKind
 from lbproc.core.http.head import RequestHead, ResponseHead
 from lbproc.core.http.headers import FORWARDING_NAMES, FRAMING_NAMES, HOP_BY_HOP_NAMES, HeaderFields
 
-__all__ = ["Forwarding", "render_interim", "render_request", "render_response"]
+__all__ = [
+    "Forwarding",
+    "render_forwarding",
+    "render_interim",
+    "render_origin",
+    "render_request",
+    "render_request_start",
+    "render_response",
+]
 
-_VIA_NAME = b"lbproc"
+_VIA_10 = b"Via: 1.0 lbproc\r\n"
+_VIA_11 = b"Via: 1.1 lbproc\r\n"
+_FORWARDED = b"x-forwarded-"
+_NAMES_NO_FIELD = frozenset({b"keep-alive", b"te", b"upgrade"})
+"""Options of ``Connection`` for which no further field has to be dropped."""
 
 _DROPPED_FROM_RESPONSE = HOP_BY_HOP_NAMES | FRAMING_NAMES
 _DROPPED_FROM_REQUEST = _DROPPED_FROM_RESPONSE | FORWARDING_NAMES | {b"host", b"expect", b"proxy"}
 """``Proxy`` has no meaning in HTTP, but CGI programs take it for their proxy setting."""
+_DELIMITED = frozenset({FramingKind.LENGTH, FramingKind.CHUNKED})
 _SET_HERE = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id", b"traceparent"}
 )
@@ -33,21 +46,38 @@ def render_request(head: RequestHead, forwarded: Forwarding, default_host: bytes
         forwarded: what the backend is told about the client.
         default_host: the ``Host`` for an HTTP/1.0 request without one; may be empty (RFC 9112 section 3.2).
     """
+    start = render_request_start(head, trusted=forwarded.peer_trusted, default_host=default_host)
+    return start + render_forwarding(head, forwarded)
+
+
+def render_request_start(head: RequestHead, *, trusted: bool, default_host: bytes = b"") -> bytes:
+    """What follows from the request head alone: all but the forwarding headers and the last empty line.
+
+    Args:
+        head: what the client sent.
+        trusted: it came from a trusted proxy, whose forwarding headers are passed on.
+        default_host: as for `render_request`.
+    """
     lines = [
         b"%b %b HTTP/1.1\r\nHost: %b" % (head.method, head.target, head.host or default_host),
-        *_kept_lines(head.headers, _dropped_from(head, trusted=forwarded.peer_trusted)),
+        *_kept_from_request(head, trusted=trusted),
     ]
-    framing = _framing_line(head.framing)
-    if framing:
-        lines.append(framing)
+    framing = head.framing
+    if framing.kind is not FramingKind.NO_BODY:
+        lines.append(_framing_line(framing))
     if head.expects_continue:
         lines.append(b"Expect: 100-continue")
     if head.upgrade is not None:
         lines.append(b"Connection: upgrade\r\nUpgrade: " + head.upgrade)
     # Further Via lines continue the list (RFC 9110 section 5.3); the version is that of the hop it came by.
-    lines.append((b"Via: 1.0 " if head.http10 else b"Via: 1.1 ") + _VIA_NAME)
-    lines.append(_forwarding_lines(head, forwarded))
+    lines.append(_VIA_10 if head.http10 else _VIA_11)
     return b"\r\n".join(lines)
+
+
+def render_origin(head: RequestHead, scheme: str) -> bytes:
+    """The middle of an untrusted peer's forwarding headers: what the request was addressed to."""
+    host = b"X-Forwarded-Host: %b\r\n" % head.host if head.host else b""
+    return b"%bX-Forwarded-Proto: %b\r\nX-Request-Id: " % (host, scheme.encode("ascii"))
 
 
 def render_response(head: ResponseHead, *, http10_client: bool, close: bool, body_dechunked: bool) -> bytes:
@@ -59,28 +89,35 @@ def render_response(head: ResponseHead, *, http10_client: bool, close: bool, bod
         close: the connection to the client ends after this response; a body without an end implies it.
         body_dechunked: the body goes on without its chunked framing, so closing is its end.
     """
-    dropped = _DROPPED_FROM_RESPONSE | head.connection_tokens
+    dropped = _dropped_from_response(head)
     if body_dechunked:
         dropped |= {b"trailer"}
-    lines = [_status_line(head)]
-    framing = b"" if body_dechunked else _framing_line(head.framing)
-    if head.framing.kind is FramingKind.NO_BODY and head.status >= 200 and head.status != 204:
+    framing = head.framing
+    if framing.kind is FramingKind.NO_BODY and head.status >= 200 and head.status != 204:
         # To HEAD and in a 304 it says how long the body would have been (RFC 9110 section 8.6).
         dropped -= {b"content-length"}
-    lines += _kept_lines(head.headers, dropped)
-    if framing:
-        lines.append(framing)
-    close = close or body_dechunked or head.framing.kind is FramingKind.UNTIL_CLOSE
-    lines += _connection_lines(head, http10_client=http10_client, close=close)
+    lines = [_status_line(head), *_kept_lines(head.headers, dropped)]
+    if not body_dechunked and framing.kind in _DELIMITED:
+        lines.append(_framing_line(framing))
+    close = close or body_dechunked or framing.kind is FramingKind.UNTIL_CLOSE
+    if close or http10_client or head.upgrade is not None:
+        lines += _connection_lines(head, http10_client=http10_client, close=close)
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
+
+
+def _dropped_from_response(head: ResponseHead) -> frozenset[bytes]:
+    tokens = head.connection_tokens
+    if tokens and not tokens <= _NAMES_NO_FIELD:
+        return _DROPPED_FROM_RESPONSE | tokens
+    return _DROPPED_FROM_RESPONSE
 
 
 def render_interim(head: ResponseHead) -> bytes:
     """A 1xx on its way to the client. Not for clients that speak HTTP/1.0 (RFC 9110 section 15.2)."""
     lines = [
         _status_line(head),
-        *_kept_lines(head.headers, _DROPPED_FROM_RESPONSE | head.connection_tokens),
+        *_kept_lines(head.headers, _dropped_from_response(head)),
         b"\r\n",
     ]
     return b"\r\n".join(lines)
@@ -90,19 +127,22 @@ def _kept_lines(headers: HeaderFields, dropped: frozenset[bytes]) -> list[bytes]
     return [name + b": " + value for lower, name, value in headers if lower not in dropped]
 
 
-def _dropped_from(head: RequestHead, *, trusted: bool) -> frozenset[bytes]:
-    """The names that end here: fixed ones, those in ``Connection``, and what an untrusted peer forwards."""
-    dropped = (_DROPPED_FROM_TRUSTED if trusted else _DROPPED_FROM_REQUEST) | head.connection_tokens
-    if trusted:
-        if not keeps_trace(head.values(b"traceparent")):
-            dropped |= {b"tracestate"}
-        return dropped
-    others = [lower for lower, _, _ in head.headers if lower.startswith(b"x-forwarded-")]
-    return dropped.union(others) if others else dropped
+def _kept_from_request(head: RequestHead, *, trusted: bool) -> list[bytes]:
+    """The lines that go on: no fixed ones, none in ``Connection``, none that an untrusted peer forwards."""
+    dropped = _DROPPED_FROM_TRUSTED if trusted else _DROPPED_FROM_REQUEST
+    tokens = head.connection_tokens
+    if tokens and not tokens <= _NAMES_NO_FIELD:
+        dropped |= tokens
+    if trusted and not keeps_trace(head.values(b"traceparent")):
+        dropped |= {b"tracestate"}
+    lines = _kept_lines(head.headers, dropped)
+    if not trusted and _FORWARDED in b"\n".join(lines).lower():  # rarely: one look instead of one a line
+        return [line for line in lines if line[: len(_FORWARDED)].lower() != _FORWARDED]
+    return lines
 
 
-def _forwarding_lines(head: RequestHead, forwarded: Forwarding) -> bytes:
-    """``X-Forwarded-*``, ``X-Request-Id`` and ``traceparent``, with the end of the head behind them."""
+def render_forwarding(head: RequestHead, forwarded: Forwarding) -> bytes:
+    """The end of a head: ``X-Forwarded-*``, ``X-Request-Id`` and ``traceparent``, and the empty line."""
     addresses = forwarded.peer_ip
     scheme = forwarded.scheme
     host = head.host
@@ -134,9 +174,10 @@ def _status_line(head: ResponseHead) -> bytes:
 
 
 def _framing_line(framing: Framing) -> bytes:
+    """The one framing field of a message that is delimited by one."""
     if framing.kind is FramingKind.LENGTH:
         return b"Content-Length: %d" % framing.length
-    return b"Transfer-Encoding: chunked" if framing.kind is FramingKind.CHUNKED else b""
+    return b"Transfer-Encoding: chunked"
 
 
 def _connection_lines(head: ResponseHead, *, http10_client: bool, close: bool) -> list[bytes]:

@@ -7,10 +7,10 @@ Owns what a target and a Host value may look like. Does not route. Invariant: wh
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from ipaddress import IPv6Address
 
 from lbproc.core.http.rejected import bad_request
+from lbproc.core.memo import Memo
 
 _LABEL = rb"[A-Za-z0-9_~-]++"
 _AUTHORITY = re.compile(
@@ -22,6 +22,10 @@ _AUTHORITY = re.compile(
 )
 _MAX_AUTHORITY = 255 + 6
 """The longest DNS name, a colon and five digits."""
+
+_HOSTNAMES: Memo[str] = Memo(1024, _MAX_AUTHORITY)
+known_hostname = _HOSTNAMES.get
+"""What `hostname_of` answered to a Host value that it has seen before, or None."""
 
 
 def read_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes, bytes | None]:
@@ -67,15 +71,18 @@ def hostname_of(authority: bytes) -> str:
     Raises:
         Rejected: 400.
     """
+    known = known_hostname(authority)
+    if known is not None:
+        return known
     if len(authority) > _MAX_AUTHORITY:
         raise bad_request("Host is too long")
     hostname = _hostname(authority)
     if hostname is None:
         raise bad_request("Host is not a host name or address with an optional port")
+    _HOSTNAMES.offer(authority, hostname)
     return hostname
 
 
-@lru_cache(maxsize=1024)
 def _hostname(authority: bytes) -> str | None:
     found = _AUTHORITY.match(authority)
     if found is None or int(found["port"] or 0) > 65_535:

@@ -30,7 +30,7 @@ from lbproc.errors import ControlError
 
 EXAMPLES: tuple[Message, ...] = (
     Adopt(3, (("web", "127.0.0.1:80"), ("api", "[::1]:81"))),
-    Adopt(0, ()),
+    Adopt(0, (), inbox=True),
     Disown(3),
     Stop(now=True),
     ReopenLogs(),
@@ -114,10 +114,11 @@ def test_text_that_is_no_unicode_is_sent_all_the_same() -> None:
         ["Resolved", {"addresses": {"a": "b"}}],
         ["Resolved", {"addresses": {b"a": ["b"]}}],
         ["Resolved", {"addresses": {"a": [1]}}],
-        ["Adopt", {"slot": 1, "listeners": [["a"]]}],
-        ["Adopt", {"slot": 1, "listeners": [["a", "b", "c"]]}],
-        ["Adopt", {"slot": 1, "listeners": [["a", 1]]}],
-        ["Adopt", {"slot": 1, "listeners": "ab"}],
+        ["Adopt", {"slot": 1, "listeners": [["a"]], "inbox": False}],
+        ["Adopt", {"slot": 1, "listeners": [["a", "b", "c"]], "inbox": False}],
+        ["Adopt", {"slot": 1, "listeners": [["a", 1]], "inbox": False}],
+        ["Adopt", {"slot": 1, "listeners": "ab", "inbox": False}],
+        ["Adopt", {"slot": 1, "listeners": [], "inbox": 1}],
     ],
 )
 def test_what_is_not_a_message_is_refused(content: object) -> None:

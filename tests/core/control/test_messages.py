@@ -5,8 +5,11 @@ from __future__ import annotations
 from lbproc.core.control.messages import MESSAGES, Adopt, Ready, descriptor_count
 
 
-def test_adopt_comes_with_a_descriptor_for_each_listener() -> None:
-    assert descriptor_count(Adopt(1, (("web", "127.0.0.1:80"), ("web", "[::1]:80")))) == 2
+def test_adopt_comes_with_a_descriptor_for_each_listener_and_one_for_the_inbox() -> None:
+    listeners = (("web", "127.0.0.1:80"), ("web", "[::1]:80"))
+    assert descriptor_count(Adopt(1, listeners)) == 2
+    assert descriptor_count(Adopt(1, listeners, inbox=True)) == 3
+    assert descriptor_count(Adopt(1, (), inbox=True)) == 1
     assert descriptor_count(Ready()) == 0
 
 

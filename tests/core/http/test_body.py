@@ -75,6 +75,30 @@ def test_until_close_takes_all_and_ends_with_the_connection() -> None:
     assert body.complete
 
 
+@pytest.mark.parametrize(
+    ("body", "sent", "relayed"),
+    [
+        (NoBody(), b"NEXT", b""),
+        (LengthBody(3), b"abcNEXT", b"abc"),
+        (ChunkedBody(None), b"3\r\nabc\r\n0\r\n\r\nNEXT", b"3\r\nabc\r\n0\r\n\r\n"),
+        (DechunkedBody(), b"3\r\nabc\r\n0\r\n\r\nNEXT", b"abc"),
+    ],
+)
+def test_of_a_view_only_what_is_relayed_may_be_a_view(body: Body, sent: bytes, relayed: bytes) -> None:
+    buffer = bytearray(sent)
+    taken, excess = body.take(memoryview(buffer))
+    assert (bytes(taken), body.complete) == (relayed, True)
+    buffer[:] = b"?" * len(buffer)
+    assert excess == b"NEXT"
+
+
+def test_views_are_passed_on_without_copying() -> None:
+    for body in (LengthBody(10), ChunkedBody(None), UntilCloseBody()):
+        buffer = memoryview(bytearray(b"5\r\nabc"))
+        taken, _ = body.take(buffer)
+        assert taken.obj is buffer.obj
+
+
 @pytest.mark.parametrize(("framing", "kind"), [(NO_BODY, NoBody), (FIVE, LengthBody), (CHUNKED, ChunkedBody)])
 def test_the_body_of_a_request_follows_its_framing(framing: Framing, kind: type[Body]) -> None:
     assert isinstance(make_request_body(framing, 5), kind)

@@ -1,0 +1,73 @@
+"""The other end of a client connection, as far as every request on it needs it.
+
+Owns what follows from the peer's address alone, worked out once per connection: whether it is believed, and
+how it is written in forwarding headers and log lines.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbproc.core.http.forwarding import fresh_ids, identify_client, is_trusted
+from lbproc.core.http.render import render_forwarding, render_request_start
+from lbproc.telemetry.entry import render_caller
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from lbproc.proxy.plan import Plan
+    from lbproc.proxy.record import Record
+    from lbproc.proxy.runtime import HttpListener
+
+
+class Caller:
+    """Who speaks on a client connection.
+
+    Args:
+        peer_ip: the peer's address, "" for a Unix socket.
+        listener: says whom it trusts.
+
+    Attributes:
+        peer_ip: as given.
+        planner: makes the plans for requests of such a peer.
+        logged: the log members that follow from the connection.
+    """
+
+    __slots__ = ("_forwarded_for", "_listener", "_trusted", "logged", "peer_ip", "planner")
+
+    def __init__(self, peer_ip: str, listener: HttpListener) -> None:
+        self.peer_ip = peer_ip
+        self._listener = listener
+        self._trusted = bool(listener.trusted) and is_trusted(peer_ip, listener.trusted)
+        self._forwarded_for = f"X-Forwarded-For: {peer_ip}\r\n".encode("ascii") if peer_ip else b""
+        self.planner = listener.trusted_planner if self._trusted else listener.planner
+        self.logged = render_caller(peer_ip or None, listener.name)
+
+    def introduce(self, plan: Plan, record: Record, random: Random) -> bytes:
+        """The end of the head that the backend gets: who asks, with ids of this request's own.
+
+        Args:
+            plan: of the request.
+            record: gets the client's address and the request id.
+            random: for new ids.
+        """
+        if self._trusted:
+            forwarding = identify_client(plan.head, self.peer_ip, self._listener.trusted, random)
+            record.client_ip = forwarding.client_ip
+            record.request_id = forwarding.request_id
+            record.caller = render_caller(forwarding.client_ip or None, self._listener.name)
+            return render_forwarding(plan.head, forwarding)
+        record.request_id, traceparent = fresh_ids(random)
+        ids = f"{record.request_id}\r\ntraceparent: {traceparent}\r\n\r\n"
+        return b"".join((self._forwarded_for, plan.origin, ids.encode("ascii")))
+
+    def start_for(self, plan: Plan, default_host: bytes) -> bytes:
+        """The beginning of that head.
+
+        Args:
+            plan: of the request.
+            default_host: what a request that names no host is taken to mean.
+        """
+        if plan.head.host:
+            return plan.start
+        return render_request_start(plan.head, trusted=self._trusted, default_host=default_host)

@@ -1,0 +1,116 @@
+"""What follows from a request's head and the configuration alone, worked out once for heads that repeat.
+
+Owns the memo of whole heads of one listener. Nothing in a plan depends on the connection or the moment:
+neither the peer, nor ids, nor the backend. Whom a listener trusts makes two kinds of peers, whose forwarding
+headers go on or do not; each kind has a planner of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbproc.core.http.exchange import IDEMPOTENT
+from lbproc.core.http.framing import FramingKind
+from lbproc.core.http.head import parse_request_head
+from lbproc.core.http.render import render_origin, render_request_start
+from lbproc.core.memo import Memo
+from lbproc.telemetry.entry import render_asked, render_routed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lbproc.core.http.head import RequestHead
+    from lbproc.proxy.balancer import Balancer
+    from lbproc.proxy.runtime import HttpListener
+
+KNOWN_HEADS = 512
+KNOWN_HEAD_SIZE = 2048
+"""At most about 5 KiB for each of 512 heads of a listener: what a page's requests repeat fits."""
+
+_MAX_PLAIN_BODY = 8192
+
+
+class Plan:
+    """What is to be done with a request.
+
+    Attributes:
+        head: the request's.
+        size: bytes of the head as it came.
+        route: the name of the route that matched, or None.
+        balancer: the pool that serves it; None: no route matches.
+        start: the beginning of the head that the backend gets, up to the forwarding headers.
+        origin: of an untrusted peer's forwarding headers the part that follows from the head.
+        is_idempotent: it may be sent twice.
+        is_plain: it may be served by reflexes: a small body or none, nothing to negotiate.
+        body_length: bytes of a plain request's body.
+        routed: the log members that follow from the route.
+        asked: the log members that follow from the head.
+    """
+
+    __slots__ = (
+        "asked",
+        "balancer",
+        "body_length",
+        "head",
+        "is_idempotent",
+        "is_plain",
+        "origin",
+        "route",
+        "routed",
+        "size",
+        "start",
+    )
+
+    def __init__(self, head: RequestHead, size: int, listener: HttpListener, *, trusted: bool) -> None:
+        self.head = head
+        self.size = size
+        self.route, balancer = listener.find(head.hostname, head.path, head.method)
+        self.balancer: Balancer | None = balancer
+        self.start = render_request_start(head, trusted=trusted)
+        self.origin = b"" if trusted else render_origin(head, "http")
+        self.is_idempotent = head.method in IDEMPOTENT
+        self.body_length = head.framing.length if head.framing.kind is FramingKind.LENGTH else 0
+        self.is_plain = (
+            balancer is not None
+            and head.method != b"HEAD"  # whose answers have a head like others and no body
+            and head.framing.kind is not FramingKind.CHUNKED
+            and self.body_length <= min(_MAX_PLAIN_BODY, listener.config.max_body_size)
+            and head.upgrade is None
+            and not head.expects_continue
+            and not head.http10
+        )
+        self.routed = render_routed(self.route, None if balancer is None else balancer.name)
+        self.asked = render_asked(head.method, head.host, head.target, "1.0" if head.http10 else "1.1")
+
+
+class Planner:
+    """Makes the plans of one listener for one kind of peer.
+
+    Args:
+        listener: whose limits and routes hold.
+        trusted: the peers are trusted proxies.
+
+    Attributes:
+        find: the plan of a head that was seen before, or None.
+    """
+
+    __slots__ = ("_listener", "_memo", "_trusted", "find")
+
+    def __init__(self, listener: HttpListener, *, trusted: bool) -> None:
+        self._listener = listener
+        self._trusted = trusted
+        self._memo: Memo[Plan] = Memo(KNOWN_HEADS, KNOWN_HEAD_SIZE)
+        self.find: Callable[[bytes], Plan | None] = self._memo.get
+
+    def plan(self, raw: bytes) -> Plan:
+        """The plan of one whole head.
+
+        Raises:
+            Rejected: it cannot be forwarded.
+        """
+        plan = self.find(raw)
+        if plan is None:
+            head = parse_request_head(raw, self._listener.head_limits)
+            plan = Plan(head, len(raw), self._listener, trusted=self._trusted)
+            self._memo.offer(raw, plan)
+        return plan
