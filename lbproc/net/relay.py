@@ -1,4 +1,4 @@
-"""Moving bytes from one transport to another, as a body allows, and whole tunnels made of two such pipes.
+"""Moving bytes from one transport to another, as a body allows.
 
 Owns what was read and not yet sent, the size of reads, and whose fault a failure was.
 Where a message ends is the body's; waiting, deadlines and what to tell the client are the caller's.
@@ -27,18 +27,13 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import trio
-
-from lbproc.net.readiness import LOST, park
 from lbproc.net.transport import ConnectionLost
 
 if TYPE_CHECKING:
-    from lbproc.net.readiness import Deadlines, Waits
+    from lbproc.net.readiness import Waits
     from lbproc.net.transport import Transport
-    from lbproc.types import Seconds
 
 BUDGET = 262_144
 """Bytes after which a pump ends, so that the loop's other tasks have their turn. Its last read may go beyond
@@ -62,7 +57,7 @@ _NOTHING = memoryview(b"")
 
 
 class Body(Protocol):
-    """Where a message ends; the bodies of ``lbproc.core.http.body`` and `Stream` are such."""
+    """Where a message ends; the bodies of ``lbproc.core.http.body`` and the stream of a tunnel are such."""
 
     complete: bool
 
@@ -78,25 +73,6 @@ class Body(Protocol):
 
     def at_eof(self) -> bool:
         """Whether the body may end here because the connection does; else it is cut off."""
-
-
-class Stream:
-    """The body of a tunnel: everything, until the end of the connection."""
-
-    lines = 0
-    __slots__ = ("complete",)
-
-    def __init__(self) -> None:
-        self.complete = False
-
-    def take(self, data: memoryview) -> tuple[memoryview, bytes]:
-        """All of it is relayed."""
-        return data, b""
-
-    def at_eof(self) -> bool:
-        """The end of the connection is the end of the stream."""
-        self.complete = True
-        return True
 
 
 class SourceFailed(Exception):  # noqa: N818  what happened, told apart by whose it was
@@ -244,80 +220,3 @@ class Pipe:
         self._unsent = rest
         self.is_sink_blocked = True
         return False
-
-
-TunnelReason = Literal["closed", "idle", "a_failed", "b_failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelEnd:
-    """How a tunnel ended.
-
-    Attributes:
-        bytes_up: Bytes that were sent from a to b.
-        bytes_down: Bytes that were sent from b to a.
-        reason: ``closed``: both sides ended their streams; ``idle``: no byte either way; ``a_failed``,
-            ``b_failed``: that side's connection broke.
-    """
-
-    bytes_up: int
-    bytes_down: int
-    reason: TunnelReason
-
-
-async def relay_tunnel(
-    a: Transport,
-    b: Transport,
-    deadlines: Deadlines,
-    idle: Seconds,
-    buffered_a: bytes = b"",
-    buffered_b: bytes = b"",
-) -> TunnelEnd:
-    """Relays both ways until both sides have ended their streams, one of them breaks, or nothing moves.
-
-    The end of one stream is passed on and the other goes on (half-close). When b no longer takes anything,
-    what it sent before is still brought to a, and the other way round. Neither transport is closed here:
-    the caller does, and may abort instead.
-
-    Args:
-        a: The client side.
-        b: The backend side.
-        deadlines: The worker's sweeper.
-        idle: Seconds without a byte either way that end the tunnel.
-        buffered_a: Bytes already read from a.
-        buffered_b: Bytes already read from b.
-    """
-    up = Pipe(a, b, Stream(), buffered_a)
-    down = Pipe(b, a, Stream(), buffered_b)
-    going: list[_Direction] = [(up, b, "a_failed"), (down, a, "b_failed")]
-    deadline = trio.current_time() + idle
-    while going:
-        most = 0
-        if a.source.ready & LOST:  # also when nobody reads it, because the backend takes nothing
-            return TunnelEnd(up.sent, down.sent, "a_failed")
-        waits: Waits = ((a.source, LOST),)
-        for direction in tuple(going):
-            pipe, sink, source_failed = direction
-            try:
-                moved = pipe.pump()
-            except SourceFailed:
-                return TunnelEnd(up.sent, down.sent, source_failed)
-            except SinkFailed:
-                going.remove(direction)
-                continue
-            most = max(most, moved)
-            if pipe.finished:
-                sink.shutdown_write()
-                going.remove(direction)
-            else:
-                waits += pipe.waits()
-        if most:
-            deadline = trio.current_time() + idle
-        if most >= BUDGET:
-            await trio.lowlevel.checkpoint()
-        elif going and not await park(waits, deadlines, deadline):
-            return TunnelEnd(up.sent, down.sent, "idle")
-    return TunnelEnd(up.sent, down.sent, "closed")
-
-
-_Direction = tuple[Pipe, "Transport", TunnelReason]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lbproc.core.http.exchange import keeps_backend
 from lbproc.core.http.framing import FramingKind
 from lbproc.core.http.head import parse_response_head
 from lbproc.core.http.render import render_response
@@ -28,15 +29,18 @@ class Answer:
         head: the response's.
         wire: what an HTTP/1.1 client gets on a connection that goes on.
         length: bytes of the body, or ``CHUNKED``.
+        keeps_backend: the backend's connection may go on, if nothing comes behind the response.
     """
 
-    __slots__ = ("head", "length", "wire")
+    __slots__ = ("head", "keeps_backend", "length", "wire")
 
     def __init__(self, head: ResponseHead) -> None:
         self.head = head
         self.wire = render_response(head, http10_client=False, close=False, body_dechunked=False)
-        framing = head.framing
-        self.length = CHUNKED if framing.kind is FramingKind.CHUNKED else framing.length
+        self.length = CHUNKED if head.framing.kind is FramingKind.CHUNKED else head.framing.length
+        self.keeps_backend = keeps_backend(
+            backend_wants=head.keep_alive, request_sent=True, delimited=True, excess=False
+        )
 
 
 def read_answer(raw: bytes, method: bytes, known: Memo[Answer]) -> Answer | None:

@@ -2,9 +2,9 @@
 
 A thin shell around ``core.http.exchange``: it moves bytes and reports what went wrong. One task drives both
 directions, because an early response, a client that leaves and a body that is still coming must all be seen
-at
-once: it moves what can be moved without blocking, then parks on both sockets with one deadline. No nursery,
-no second task. Nothing holds more of a body than one read.
+at once: it moves what can be moved without blocking, then parks on both sockets with one deadline. No
+nursery, no second task. Nothing holds more of a body than one read. What reflexes have begun (``plain``) goes
+on from where they have stopped.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from lbproc.core.http.rejected import Rejected
 from lbproc.core.http.render import render_interim, render_response
 from lbproc.core.http.replies import Reply
 from lbproc.net.readiness import LOST, READ, park
-from lbproc.net.relay import BUDGET, Pipe, SinkFailed, SourceFailed, Truncated, relay_tunnel
+from lbproc.net.relay import BUDGET, Pipe, SinkFailed, SourceFailed, Truncated
 from lbproc.net.transport import ConnectionLost, Transport
+from lbproc.net.tunnel import Tunnel
 from lbproc.proxy.pending import ExchangeFailed, PendingRequest
 from lbproc.shm.views import WorkerCounter
 
@@ -105,8 +106,8 @@ class Attempt:
             ExchangeFailed: the attempt came to nothing, or broke off.
         """
         try:
-            if self._plain is not None and self._plain.response is not None:
-                return await self._take_over_response(self._plain, self._plain.response)
+            if self._plain is not None and self._plain.answer is not None:
+                return await self._take_over_response(self._plain, self._plain.answer.head)
             response, rest = await self._await_response()
             if response.status == 101:
                 await self._tunnel(response, rest)
@@ -335,22 +336,16 @@ class Attempt:
         self._progress.response_begun = True
         await connection.send_all(piece, record)
         self._context.view.count(WorkerCounter.TUNNELS)
+        tunnel = Tunnel(connection.transport, self._upstream, connection.take_rest(), rest)
         try:
-            end = await relay_tunnel(
-                connection.transport,
-                self._upstream,
-                self._context.deadlines,
-                connection.listener.timeouts.tunnel,
-                buffered_a=connection.take_rest(),
-                buffered_b=rest,
-            )
+            reason = await tunnel.relay(self._context.deadlines, connection.listener.timeouts.tunnel)
         finally:
             self._context.view.count(WorkerCounter.TUNNELS, -1)
-        record.bytes_in += end.bytes_up
-        record.bytes_out += end.bytes_down
-        if end.reason == "b_failed":  # what the one side saw, the other sees: a reset is no end
+            record.bytes_in += tunnel.bytes_up
+            record.bytes_out += tunnel.bytes_down
+        if reason == "b_failed":  # what the one side saw, the other sees: a reset is no end
             connection.transport.abort()
-        elif end.reason == "a_failed":
+        elif reason == "a_failed":
             self._upstream.abort()
         else:
             connection.has_unread = True  # the client may still be talking to a backend that has ended
@@ -384,7 +379,10 @@ class Attempt:
                 else:
                     upstream_bits |= bits
         waits = tuple(wait for wait in ((client, client_bits), (upstream, upstream_bits)) if wait[1])
-        if not await park(waits, self._context.deadlines, self._moved_at + span):
+        deadline = self._moved_at + span
+        if self._plain is not None and deadline <= self._context.now():
+            raise ExchangeFailed(fault)  # taken over because the deadline has come: no need to be woken again
+        if not await park(waits, self._context.deadlines, deadline):
             raise ExchangeFailed(fault)
 
     def _patience(self, download: Pipe | None) -> tuple[Fault, float]:
@@ -410,4 +408,6 @@ def _refused(rejected: Rejected) -> ExchangeFailed:
 
 def _malformed(rejected: Rejected) -> ExchangeFailed:
     """The failure that a backend causes by what it answers."""
-    return ExchangeFailed(Fault.RESPONSE_MALFORMED, Reply(502, rejected.cause, rejected.detail))
+    # A body is followed by the same scanner whichever side sent it, which blames a client.
+    cause = rejected.cause if rejected.status == 502 else Fault.RESPONSE_MALFORMED.cause
+    return ExchangeFailed(Fault.RESPONSE_MALFORMED, Reply(502, cause, rejected.detail))

@@ -111,8 +111,7 @@ class Balancer:
         config: what the operator asked for.
         context: the worker's.
         follow_membership: called when something changed, before the statuses are read anew; calls `follow`
-            when it
-            was the membership.
+            when it was the membership.
     """
 
     __slots__ = (
@@ -129,6 +128,7 @@ class Balancer:
         "backends",
         "config",
         "name",
+        "timeouts",
     )
 
     def __init__(
@@ -136,6 +136,7 @@ class Balancer:
     ) -> None:
         self.name = name
         self.config = config
+        self.timeouts = config.timeouts
         self.backends: tuple[Backend, ...] = ()
         self._context = context
         self._follow_membership = follow_membership

@@ -1,8 +1,8 @@
 """One client connection: request heads in, one exchange after another, until either side ends it.
 
 Owns the client's transport, the bytes received and not yet used, the waits between requests, and the answers
-that lbproc gives itself. What happens to a request that goes to a backend is the business of
-``proxy.exchange``.
+that lbproc gives itself. What happens to a request that goes to a backend is the business of ``proxy.plain``
+while all goes smoothly, else of ``proxy.exchange``.
 """
 
 from __future__ import annotations
@@ -119,9 +119,11 @@ class ClientConnection:
                 self._plain.record.status = 500  # a defect; whoever started this task reports it
             raise
         finally:
-            if self._plain is not None:
-                self._plain.abandon()
-            self.transport.close()
+            try:
+                if self._plain is not None:
+                    self._plain.abandon()
+            finally:
+                self.transport.close()
 
     def _has_more(self) -> bool:
         """Whether the client sent more than was answered, and so may still be sending."""
@@ -175,8 +177,9 @@ class ClientConnection:
             Rejected: the bytes can be no head.
         """
         heads, planner = self._heads, self.caller.planner
+        is_empty = heads.is_empty
         while True:
-            if not heads.is_empty:
+            if not is_empty:
                 raw = heads.next_head()
                 if raw is not None:
                     try:
@@ -184,19 +187,22 @@ class ClientConnection:
                     except Rejected:
                         self._refused_bytes = len(raw)
                         raise
-                if not self._started_at and not heads.is_empty:
+                is_empty = heads.is_empty  # also behind the empty line that some clients send after a body
+                if not self._started_at and not is_empty:
                     self._started_at = self.context.now()
             received = self.transport.recv(READ_SIZE)
             if not received:
                 self._is_over = received is not None
-                self.is_idle = heads.is_empty
-                if heads.is_empty:  # also behind the empty line that some clients send after a body
+                self.is_idle = is_empty
+                if is_empty:
                     self._started_at = 0.0
                 return None
-            if heads.is_empty:
+            if is_empty:
                 plan = planner.find(received)
                 if plan is not None:
+                    heads.skip_head()
                     return plan
+                is_empty = False
             heads.feed(received)
 
     def _begin(self, plan: Plan) -> bool:
@@ -268,7 +274,7 @@ class ClientConnection:
         if self._plain is not None:
             self._plain.detach()
             self._work, self._plain = self._plain, None
-        elif not in_time:
+        elif not in_time and not source.ready & (READ | LOST):  # else something came at the last moment
             if not self.is_idle:
                 raise Rejected(408, Fault.REQUEST_TIMEOUT.cause, "the request head did not arrive in time")
             self._is_over = True
@@ -303,7 +309,7 @@ class ClientConnection:
         self._plain = None
         self._idle_until = now + self.listener.timeouts.idle
         source = self.transport.source
-        if keep and self._heads.is_empty and not source.ready & READ:
+        if keep and not self.context.leaving and self._heads.is_empty and not source.ready & READ:
             self.is_idle = True
             source.deadline = self._idle_until
             source.reflex = self._on_request
@@ -335,7 +341,7 @@ class ClientConnection:
         try:
             await self.reply(Reply.from_rejected(rejected), None, record, whole=False)
         finally:
-            record.write()
+            record.write(self.context.now())
 
     async def _serve(self, work: PlainExchange | Record) -> bool:
         """Serves a request in this task. Returns whether the connection can serve another."""
@@ -361,7 +367,7 @@ class ClientConnection:
             record.status = 500  # a defect; whoever started this task reports it
             raise
         finally:
-            record.write()
+            record.write(self.context.now())
 
     # What an exchange uses ----------------------------------------------------------------------------------
 

@@ -137,7 +137,7 @@ class Exchange:
 
     async def _connect(self, backend: Backend) -> Transport:
         record, view = self._record, self._context.view
-        patience = self._balancer.config.timeouts.connect
+        patience = self._balancer.timeouts.connect
         record.connect_started_at = self._context.now()
         fault = Fault.CONNECT_UNREACHABLE
         for address in backend.addresses:
@@ -157,7 +157,7 @@ class Exchange:
         keeps_upstream = False
         try:
             attempt = Attempt(
-                self._connection, self._pending, upstream, backend.host, self._balancer.config.timeouts, plain
+                self._connection, self._pending, upstream, backend.host, self._balancer.timeouts, plain
             )
             keeps_client = await attempt.run()
             keeps_upstream = attempt.keeps_upstream

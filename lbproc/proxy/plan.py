@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbproc.core.http.exchange import IDEMPOTENT
-from lbproc.core.http.framing import FramingKind
+from lbproc.core.http.exchange import IDEMPOTENT, keeps_client
+from lbproc.core.http.framing import NO_BODY
 from lbproc.core.http.head import parse_request_head
 from lbproc.core.http.render import render_origin, render_request_start
 from lbproc.core.memo import Memo
-from lbproc.telemetry.entry import render_asked, render_routed
+from lbproc.telemetry.entry import render_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,8 @@ KNOWN_HEADS = 512
 KNOWN_HEAD_SIZE = 2048
 """At most about 5 KiB for each of 512 heads of a listener: what a page's requests repeat fits."""
 
-_MAX_PLAIN_BODY = 8192
+MAX_PLAIN_BODY = 8192
+"""Bytes of a request's body that reflexes send with its head, when they have come with it."""
 
 
 class Plan:
@@ -36,10 +37,10 @@ class Plan:
     Attributes:
         head: the request's.
         size: bytes of the head as it came.
-        route: the name of the route that matched, or None.
         balancer: the pool that serves it; None: no route matches.
         start: the beginning of the head that the backend gets, up to the forwarding headers.
         origin: of an untrusted peer's forwarding headers the part that follows from the head.
+        keeps_client: the connection may go on after a response that is delimited.
         is_idempotent: it may be sent twice.
         is_plain: it may be served by reflexes: a small body or none, nothing to negotiate.
         body_length: bytes of a plain request's body.
@@ -54,8 +55,8 @@ class Plan:
         "head",
         "is_idempotent",
         "is_plain",
+        "keeps_client",
         "origin",
-        "route",
         "routed",
         "size",
         "start",
@@ -64,22 +65,25 @@ class Plan:
     def __init__(self, head: RequestHead, size: int, listener: HttpListener, *, trusted: bool) -> None:
         self.head = head
         self.size = size
-        self.route, balancer = listener.find(head.hostname, head.path, head.method)
-        self.balancer: Balancer | None = balancer
+        destination = listener.find(head.hostname, head.path, head.method)
+        self.balancer: Balancer | None = destination.balancer
+        self.routed = destination.routed
         self.start = render_request_start(head, trusted=trusted)
         self.origin = b"" if trusted else render_origin(head, "http")
         self.is_idempotent = head.method in IDEMPOTENT
-        self.body_length = head.framing.length if head.framing.kind is FramingKind.LENGTH else 0
+        self.keeps_client = keeps_client(
+            client_wants=head.keep_alive, request_sent=True, delimited=True, draining=False
+        )
+        framing = head.framing
+        self.body_length = framing.length
         self.is_plain = (
-            balancer is not None
+            self.balancer is not None
+            and (framing is NO_BODY or 0 < framing.length <= listener.max_plain_body)
             and head.method != b"HEAD"  # whose answers have a head like others and no body
-            and head.framing.kind is not FramingKind.CHUNKED
-            and self.body_length <= min(_MAX_PLAIN_BODY, listener.config.max_body_size)
             and head.upgrade is None
             and not head.expects_continue
             and not head.http10
         )
-        self.routed = render_routed(self.route, None if balancer is None else balancer.name)
         self.asked = render_asked(head.method, head.host, head.target, "1.0" if head.http10 else "1.1")
 
 

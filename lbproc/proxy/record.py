@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbproc.shm.views import WorkerCounter
-from lbproc.telemetry.entry import NO_BACKEND, NOT_ROUTED, NOT_UNDERSTOOD, render_entry
+from lbproc.telemetry.entry import NO_BACKEND, NOT_ROUTED, NOT_UNDERSTOOD, render_entry, render_plain_entry
 
 if TYPE_CHECKING:
     from lbproc.proxy.balancer import Backend
@@ -49,8 +49,8 @@ class Record:
         self.client_ip = caller.peer_ip
         self.caller = caller.logged
 
-    def write(self) -> None:
-        """Counts the exchange and writes its line."""
+    def write(self, ended_at: float) -> None:
+        """Counts the exchange, which ended at that instant of trio's clock, and writes its line."""
         context = self._context
         view = context.view
         status_class = self.status // 100
@@ -62,7 +62,35 @@ class Record:
             nanoseconds = int((self.responded_at - self.tried_at) * 1e9)
             view.count_answer(backend.row, status_class, self.bytes_in, self.bytes_out, nanoseconds)
         if context.access_log.enabled:
-            context.access_log.record(self._line(context.now()))
+            context.access_log.record(self._line(ended_at))
+
+    def write_plain(self, ended_at: float) -> None:
+        """Does the same for what a backend has answered over an idle connection at the first try."""
+        context, backend, plan, request_id = self._context, self.backend, self.plan, self.request_id
+        assert backend is not None
+        assert plan is not None
+        assert request_id is not None
+        view, responded_at = context.view, self.responded_at
+        status, bytes_in, bytes_out = self.status, self.bytes_in, self.bytes_out
+        view.count_exchange(status // 100, bytes_in, bytes_out)
+        spent = int((responded_at - self.tried_at) * 1e9)
+        view.count_answer(backend.row, status // 100, bytes_in, bytes_out, spent)
+        if context.access_log.enabled:
+            context.access_log.record(
+                render_plain_entry(
+                    time=context.wall_clock.stamp(),
+                    caller=self.caller,
+                    routed=plan.routed,
+                    backend=backend.logged,
+                    asked=plan.asked,
+                    status=status,
+                    bytes_in=bytes_in,
+                    bytes_out=bytes_out,
+                    first_byte_ms=(responded_at - self.received_at) * 1e3,
+                    total_ms=(ended_at - self.started_at) * 1e3,
+                    request_id=request_id,
+                )
+            )
 
     def _line(self, ended_at: float) -> bytes:
         plan, backend, responded_at = self.plan, self.backend, self.responded_at

@@ -12,7 +12,23 @@ from lbproc.core.http.strict import HeadLimits
 from lbproc.core.routing import Router
 from lbproc.proxy.balancer import Balancer
 from lbproc.proxy.context import WorkerContext
-from lbproc.proxy.plan import Planner
+from lbproc.proxy.plan import MAX_PLAIN_BODY, Planner
+from lbproc.telemetry.entry import render_routed
+
+
+class Destination:
+    """Where a route leads.
+
+    Attributes:
+        balancer: of the pool; None: nowhere.
+        routed: the log members that say so.
+    """
+
+    __slots__ = ("balancer", "routed")
+
+    def __init__(self, route: str | None, balancer: Balancer | None) -> None:
+        self.balancer = balancer
+        self.routed = render_routed(route, None if balancer is None else balancer.name)
 
 
 class HttpListener:
@@ -20,11 +36,11 @@ class HttpListener:
 
     __slots__ = (
         "_default",
-        "_pools",
         "_router",
         "_routes",
         "config",
         "head_limits",
+        "max_plain_body",
         "name",
         "planner",
         "timeouts",
@@ -42,16 +58,17 @@ class HttpListener:
             max_count=config.max_header_count,
             underscore=config.underscore_headers,
         )
+        self.max_plain_body = min(MAX_PLAIN_BODY, config.max_body_size)
         self._router = Router(config.routes)
-        self._routes = [(route.name, pools[route.pool]) for route in config.routes]
-        self._default = None if config.pool is None else pools[config.pool]
+        self._routes = [Destination(route.name, pools[route.pool]) for route in config.routes]
+        self._default = Destination(None, None if config.pool is None else pools[config.pool])
         self.planner = Planner(self, trusted=False)
         self.trusted_planner = Planner(self, trusted=True)
 
-    def find(self, hostname: str, path: bytes, method: bytes) -> tuple[str | None, Balancer | None]:
-        """The route's name and the pool of a request; (None, None) when nothing matches."""
+    def find(self, hostname: str, path: bytes, method: bytes) -> Destination:
+        """Where a request goes: by the first route that matches, or to the listener's own pool."""
         index = self._router.find(hostname, path, method)
-        return (None, self._default) if index is None else self._routes[index]
+        return self._default if index is None else self._routes[index]
 
 
 class Runtime:

@@ -121,12 +121,15 @@ class WorkerView:
         """Adds to this process's counter of a backend."""
         self._backend_counters[row * self._row_counters + counter] += amount
 
-    def count_pick(self, row: Row) -> None:
-        """Counts a request that a backend was picked for."""
-        self._backend_counters[row * self._row_counters + _PICKS] += 1
+    def count_pick(self, row: Row, *, reuses: bool = False) -> None:
+        """Counts a request that a backend was picked for, and whether it goes over an idle connection."""
+        first = row * self._row_counters
+        self._backend_counters[first + _PICKS] += 1
+        if reuses:
+            self._backend_counters[first + _REUSES] += 1
 
     def count_reuse(self, row: Row) -> None:
-        """Counts a request that goes over an idle connection to a backend."""
+        """Counts a request that was picked for before, and goes over an idle connection."""
         self._backend_counters[row * self._row_counters + _REUSES] += 1
 
     def count_exchange(self, status_class: int, bytes_in: int, bytes_out: int) -> None:

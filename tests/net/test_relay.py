@@ -20,9 +20,9 @@ from lbproc.net.relay import (
     Pipe,
     SinkFailed,
     SourceFailed,
-    Stream,
     Truncated,
 )
+from lbproc.net.tunnel import Stream
 from tests.net.waiting import (
     TransportPair,
     fill,

@@ -387,13 +387,13 @@ async def test_a_defect_in_a_reflex_is_the_connections_and_nothing_leaks(
         async with trio.open_nursery() as connections:
             client, backend = await begin(rig, connections)
             if where == "begin":
-                monkeypatch.setattr(rig.view.__class__, "count_reuse", fail)
+                monkeypatch.setattr(rig.view.__class__, "count_pick", fail)
                 client.transport.send(GET)
             else:
-                monkeypatch.setattr(plain, "keeps_client", fail)
+                monkeypatch.setattr(plain, "read_answer", fail)
                 client.transport.send(GET)
                 await backend.read_until(END)
-                backend.transport.send(OK)
+                backend.transport.send(OK.replace(b"200", b"201"))
             await wait_all_tasks_blocked()
     await settled(rig)
     assert json.loads(rig.log_lines()[1])["status"] == 500

@@ -12,6 +12,7 @@ from lbproc.telemetry.entry import (
     render_backend,
     render_caller,
     render_entry,
+    render_plain_entry,
     render_routed,
 )
 
@@ -76,6 +77,20 @@ def render(**changes: Any) -> bytes:
         asked=render_asked(*take("method", "host", "target", "version")),
         **members,
     )
+
+
+@pytest.mark.parametrize("target", [b"/", b"/" + b"a" * 5000])
+def test_a_plain_line_is_the_same_as_any_other(target: bytes) -> None:
+    plain = {"connect_ms": None, "target": target}
+    parts: dict[str, Any] = {
+        "caller": render_caller(ORDINARY["client_ip"], ORDINARY["listener"]),
+        "routed": render_routed(ORDINARY["route"], ORDINARY["pool"]),
+        "backend": render_backend(ORDINARY["backend"]),
+        "asked": render_asked(ORDINARY["method"], ORDINARY["host"], target, ORDINARY["version"]),
+    }
+    names = ("time", "status", "bytes_in", "bytes_out", "first_byte_ms", "total_ms", "request_id")
+    values = {name: ORDINARY[name] for name in names}
+    assert render_plain_entry(**parts, **values) == render(**plain)
 
 
 def entry(**changes: Any) -> dict[str, Any]:

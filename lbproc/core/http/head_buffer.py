@@ -94,6 +94,10 @@ class HeadBuffer:
             buffer = buffer[start:end]
         return buffer if type(buffer) is bytes else bytes(buffer)
 
+    def skip_head(self) -> None:
+        """Says that a head passed by this buffer, which was empty: an empty line may come before the next."""
+        self._skipped_line = False
+
     def take_rest(self) -> bytes:
         """Takes everything that is left: the begin of a body, or a next request."""
         rest = b"" if self._start == len(self._buffer) else bytes(self._buffer[self._start :])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import pytest
 import trio
@@ -10,10 +11,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lbproc.net.memory import memory_pair
 from lbproc.net.readiness import Deadlines, Dispatcher
-from lbproc.net.relay import (
-    TunnelEnd,
-    relay_tunnel,
-)
+from lbproc.net.transport import Transport
+from lbproc.net.tunnel import Tunnel as RelayedTunnel
+from lbproc.net.tunnel import TunnelReason
 from tests.net.waiting import (
     TransportPair,
     converse,
@@ -22,6 +22,25 @@ from tests.net.waiting import (
     receive_to_end,
     send_all,
 )
+
+
+class TunnelEnd(NamedTuple):
+    bytes_up: int
+    bytes_down: int
+    reason: TunnelReason
+
+
+async def relay_tunnel(
+    a: Transport,
+    b: Transport,
+    deadlines: Deadlines,
+    idle: float,
+    buffered_a: bytes = b"",
+    buffered_b: bytes = b"",
+) -> TunnelEnd:
+    tunnel = RelayedTunnel(a, b, buffered_a, buffered_b)
+    reason = await tunnel.relay(deadlines, idle)
+    return TunnelEnd(tunnel.bytes_up, tunnel.bytes_down, reason)
 
 
 class Tunnel:
