@@ -1,4 +1,4 @@
-"""The rows of the bench: what is asked for, over how many connections, and what DESIGN wants of it.
+"""The rows of the bench: what is asked for, over how many connections, and how it should compare.
 
 The requests of a row are made once, as bytes, and then sent over and over in the same order by whichever
 client measures: wrk at full load, our paced client at half load. So the client spends nothing on making them,

@@ -6,8 +6,10 @@ Owns the bound and the admission. Does not work anything out. Invariants: the me
 Theory of operation. The first sighting of a key leaves nothing but its hash in a table of fixed size, in
 which it displaces another. So keys that come once pass through that table and leave the memo as it was,
 however many they are. Hashes of bytes are keyed by a random secret of the process (SipHash, PEP 456), so
-nobody can choose keys that displace one another. When the memo is full it is emptied at once: what is in use
-comes back with its next two sightings, and neither a hit nor an admission ever has to look for a victim.
+nobody can choose keys that displace one another. Two keys of one hash would be admitted a sighting early and
+told apart as ever: what is known is found by the key itself. When the memo is full it is emptied at once:
+what is in use comes back with its next two sightings, and neither a hit nor an admission ever has to look for
+a victim.
 """
 
 from __future__ import annotations

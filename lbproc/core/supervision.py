@@ -285,8 +285,8 @@ class Supervision:
             case Listening():
                 for worker in self._workers:
                     self._spawn(worker, now)
-            case ListenFailed(reason):
-                self._leave(now, Exit(1, reason))
+            case _:
+                self._leave(now, Exit(1, event.reason))
 
     def _on_child(self, child: _Child, event: ChildEvent, now: Seconds) -> None:
         match event:

@@ -32,7 +32,7 @@ class IdleConnections:
 
     __slots__ = ("_idle", "_max_age", "_max_idle", "_max_lifetime")
 
-    def __init__(self, max_idle: int = 64, max_age: Seconds = 50.0, max_lifetime: Seconds = 3600.0) -> None:
+    def __init__(self, max_idle: int, max_age: Seconds, max_lifetime: Seconds) -> None:
         self._max_idle = max_idle
         self._max_age = max_age
         self._max_lifetime = max_lifetime

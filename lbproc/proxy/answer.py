@@ -11,13 +11,11 @@ from lbproc.core.http.exchange import keeps_backend
 from lbproc.core.http.framing import FramingKind
 from lbproc.core.http.head import parse_response_head
 from lbproc.core.http.render import render_response
+from lbproc.proxy.known import is_memorable
 
 if TYPE_CHECKING:
     from lbproc.core.http.head import ResponseHead
     from lbproc.core.memo import Memo
-
-KNOWN_HEADS = 512
-KNOWN_HEAD_SIZE = 2048
 
 CHUNKED = -1
 
@@ -58,5 +56,6 @@ def read_answer(raw: bytes, method: bytes, known: Memo[Answer]) -> Answer | None
     if head.status < 200 or head.framing.kind is FramingKind.UNTIL_CLOSE:
         return None
     answer = Answer(head)
-    known.offer(raw, answer)
+    if is_memorable(head):
+        known.offer(raw, answer)
     return answer

@@ -5,15 +5,15 @@ directions, because an early response, a client that leaves and a body that is s
 at once: it moves what can be moved without blocking, then parks on both sockets with one deadline. No
 nursery, no second task. Nothing holds more of a body than one read. What reflexes have begun (``plain``) goes
 on from where they have stopped.
+
+Owns the response. The request is ``proxy.upload``'s, and how long to wait for whom ``proxy.waiting``'s.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
-from lbproc.core.http.body import NoBody, make_request_body, make_response_body
+from lbproc.core.http.body import NoBody, make_response_body
 from lbproc.core.http.exchange import Fault, keeps_backend, keeps_client
 from lbproc.core.http.framing import FramingKind
 from lbproc.core.http.head import ResponseHead, parse_response_head
@@ -21,11 +21,15 @@ from lbproc.core.http.head_buffer import HeadBuffer
 from lbproc.core.http.rejected import Rejected
 from lbproc.core.http.render import render_interim, render_response
 from lbproc.core.http.replies import Reply
-from lbproc.net.readiness import LOST, READ, park
-from lbproc.net.relay import BUDGET, Pipe, SinkFailed, SourceFailed, Truncated
+from lbproc.net.readiness import READ
+from lbproc.net.relay import Pipe, SinkFailed, SourceFailed, Truncated
 from lbproc.net.transport import ConnectionLost, Transport
 from lbproc.net.tunnel import Tunnel
 from lbproc.proxy.pending import ExchangeFailed, PendingRequest
+from lbproc.proxy.plain import READ_SIZE
+from lbproc.proxy.replying import send_all
+from lbproc.proxy.upload import Upload
+from lbproc.proxy.waiting import Waiting
 from lbproc.shm.views import WorkerCounter
 
 if TYPE_CHECKING:
@@ -33,7 +37,6 @@ if TYPE_CHECKING:
     from lbproc.proxy.connection import ClientConnection
     from lbproc.proxy.plain import PlainExchange
 
-READ_SIZE = 16 * 1024
 MAX_INTERIM = 100
 """Interim responses relayed for one request; a backend that sends more never means to answer."""
 
@@ -51,20 +54,16 @@ class Attempt:
     """
 
     __slots__ = (
-        "_bytes_before",
         "_connection",
         "_context",
         "_head",
-        "_hurried",
-        "_moved_at",
         "_pending",
         "_plain",
         "_progress",
         "_record",
-        "_timeouts",
         "_upload",
-        "_upload_broken",
         "_upstream",
+        "_waiting",
         "keeps_upstream",
     )
 
@@ -81,23 +80,21 @@ class Attempt:
         self._context = connection.context
         self._pending = pending
         self._head = pending.head
+        self._plain = plain
         self._progress = pending.progress
         self._record = pending.record
-        self._timeouts = timeouts
         self._upstream = upstream
-        self._upload_broken = False
-        self._hurried = False
-        self._moved_at = self._context.now()
-        self._plain = plain
         self.keeps_upstream = False
         """The backend connection can serve another exchange."""
-        self._bytes_before = pending.plan.size
         if plain is None:
-            pending.record.tried_at = self._moved_at
-            self._upload: Pipe = self._begin_upload(host)
+            moved_at = self._record.tried_at = self._context.now()
+            self._upload = Upload.begin(connection, pending, upstream, host)
         else:
-            self._moved_at = plain.moved_at
-            self._upload = self._take_over_upload(plain)
+            moved_at = plain.moved_at
+            self._upload = Upload.take_over(connection, pending, upstream, plain)
+        self._waiting = Waiting(
+            connection, pending, self._upload, upstream, timeouts, moved_at, was_plain=plain is not None
+        )
 
     async def run(self) -> bool:
         """Serves the request. Returns whether the client connection can serve another.
@@ -122,78 +119,6 @@ class Attempt:
                 self._connection.transport.abort()
             raise
 
-    # The request --------------------------------------------------------------------------------------------
-
-    def _begin_upload(self, host: bytes) -> Pipe:
-        """Makes the pipe that sends the request from its beginning, whatever an earlier attempt has sent."""
-        connection, pending, progress = self._connection, self._pending, self._progress
-        if progress.request_sent:
-            pending.early += connection.take_rest()
-            progress.request_sent = False
-        try:
-            return Pipe(
-                connection.transport,
-                self._upstream,
-                make_request_body(self._head.framing, connection.listener.config.max_body_size),
-                buffered=pending.early,
-                prefix=connection.caller.start_for(pending.plan, host) + pending.introduction,
-            )
-        except Rejected as rejected:
-            raise _refused(rejected) from None
-
-    def _take_over_upload(self, plain: PlainExchange) -> Pipe:
-        """Makes the pipe that sends what reflexes have not sent of a request that was here whole."""
-        self._progress.request_sent = not plain.unsent
-        self._bytes_before += len(plain.early)
-        return Pipe(self._connection.transport, self._upstream, NoBody(), prefix=plain.unsent)
-
-    def _pump_upload(self) -> None:
-        """Moves what can be moved of the request.
-
-        A backend that stops reading may have answered already, so its failure as a sink only ends the upload;
-        what it sent is read first.
-        """
-        upload, progress = self._upload, self._progress
-        if progress.request_sent or self._upload_broken:
-            return
-        try:
-            self._moved(upload.pump())
-        except SinkFailed:
-            self._upload_broken = True
-        except (SourceFailed, Truncated):
-            raise ExchangeFailed(Fault.CLIENT_GONE) from None
-        except Rejected as rejected:
-            raise _refused(rejected) from None
-        finally:
-            self._record.bytes_in = self._bytes_before + upload.received
-            if upload.has_read:
-                progress.body_consumed = True
-                self._pending.wants_continue = False
-        if upload.finished:
-            progress.request_sent = True
-            if upload.excess:
-                self._pending.early = self._pending.early.removesuffix(upload.excess)
-                self._connection.give_back(upload.excess)
-
-    def _watch_client(self) -> None:
-        """Sees a client that left, or keeps what it sent ahead, once its request is complete.
-
-        Raises:
-            ExchangeFailed: the client ended its sending side; as in nginx, that says that it is gone.
-            ConnectionLost: its connection broke.
-        """
-        connection = self._connection
-        source = connection.transport.source
-        if source.ready & LOST:
-            raise ExchangeFailed(Fault.CLIENT_GONE)
-        while self._progress.request_sent and source.ready & READ and connection.has_room:
-            received = connection.transport.recv(READ_SIZE)
-            if received is None:
-                return
-            if not received:
-                raise ExchangeFailed(Fault.CLIENT_GONE)
-            connection.give_back(received)
-
     # The response -------------------------------------------------------------------------------------------
 
     async def _await_response(self) -> tuple[ResponseHead, bytes]:
@@ -209,10 +134,11 @@ class Attempt:
             heads.feed(self._plain.received)
         try:
             while True:
-                self._pump_upload()
+                if self._upload.is_going:
+                    self._waiting.count(self._upload.pump())
                 if not has_more and not self._receive_into(heads):
-                    self._watch_client()
-                    await self._park(None)
+                    self._upload.watch_client()
+                    await self._waiting.park(None)
                     continue
                 has_more = False
                 while (raw := heads.next_head()) is not None:
@@ -251,11 +177,11 @@ class Attempt:
         return response
 
     async def _relay_interim(self, response: ResponseHead) -> None:
-        self._pending.wants_continue = False
-        self._moved_at = self._context.now()
+        if response.status == 100:
+            self._pending.wants_continue = False
+        self._waiting.begin_anew()
         if not self._head.http10:  # RFC 9110 section 15.2: a 1.0 client does not know them
-            piece = render_interim(response)
-            await self._connection.send_all(piece, self._record)
+            await send_all(self._connection, render_interim(response), self._record)
 
     async def _relay_response(self, response: ResponseHead, rest: bytes) -> bool:
         """Relays the final response. Returns whether the client connection may be used again."""
@@ -281,7 +207,7 @@ class Attempt:
         except Rejected as rejected:
             raise _malformed(rejected) from None
         record.status = response.status
-        self._moved_at = self._context.now()
+        self._waiting.begin_anew()
         await self._relay(response, download)
         return keep_client
 
@@ -305,9 +231,10 @@ class Attempt:
                 self._pump_download(download)
                 if download.finished:
                     break
-                self._pump_upload()
-                self._watch_client()
-                await self._park(download)
+                if self._upload.is_going:
+                    self._waiting.count(self._upload.pump())
+                self._upload.watch_client()
+                await self._waiting.park(download)
         finally:
             record.bytes_out = bytes_before + download.sent
         self._connection.has_unread = not progress.request_sent
@@ -320,7 +247,7 @@ class Attempt:
 
     def _pump_download(self, download: Pipe) -> None:
         try:
-            self._moved(download.pump())
+            self._waiting.count(download.pump())
         except SinkFailed:
             raise ExchangeFailed(Fault.CLIENT_GONE) from None
         except (SourceFailed, Truncated):
@@ -334,7 +261,7 @@ class Attempt:
         piece = render_response(response, http10_client=False, close=False, body_dechunked=False)
         record.status = 101
         self._progress.response_begun = True
-        await connection.send_all(piece, record)
+        await send_all(connection, piece, record)
         self._context.view.count(WorkerCounter.TUNNELS)
         tunnel = Tunnel(connection.transport, self._upstream, connection.take_rest(), rest)
         try:
@@ -349,61 +276,6 @@ class Attempt:
             self._upstream.abort()
         else:
             connection.has_unread = True  # the client may still be talking to a backend that has ended
-
-    # Waiting ------------------------------------------------------------------------------------------------
-
-    def _moved(self, count: int) -> None:
-        if count:
-            self._moved_at = self._context.now()
-            self._hurried = self._hurried or count >= BUDGET
-
-    async def _park(self, download: Pipe | None) -> None:
-        """Parks on whatever can move this exchange on, with the deadline of whatever it waits for.
-
-        Raises:
-            ExchangeFailed: that deadline passed.
-        """
-        if self._hurried:  # there may be more to move at once, but others have waited
-            self._hurried = False
-            await trio.lowlevel.checkpoint()
-            return
-        client = self._connection.transport.source
-        upstream = self._upstream.source
-        client_bits = READ | LOST if self._progress.request_sent and self._connection.has_room else LOST
-        upstream_bits = READ if download is None else 0
-        fault, span = self._patience(download)
-        for pipe in (None if self._progress.request_sent or self._upload_broken else self._upload, download):
-            for source, bits in () if pipe is None else pipe.waits():
-                if source is client:
-                    client_bits |= bits
-                else:
-                    upstream_bits |= bits
-        waits = tuple(wait for wait in ((client, client_bits), (upstream, upstream_bits)) if wait[1])
-        deadline = self._moved_at + span
-        if self._plain is not None and deadline <= self._context.now():
-            raise ExchangeFailed(fault)  # taken over because the deadline has come: no need to be woken again
-        if not await park(waits, self._context.deadlines, deadline):
-            raise ExchangeFailed(fault)
-
-    def _patience(self, download: Pipe | None) -> tuple[Fault, float]:
-        """What is waited for, as the fault of its absence, and for how many seconds since something moved."""
-        limits = self._connection.listener.timeouts
-        client = self._connection.transport.source
-        if download is not None:
-            if download.waits()[0][0] is client:
-                return Fault.CLIENT_STALLED, limits.write
-            return Fault.RESPONSE_STALLED, self._timeouts.read
-        if self._progress.request_sent or self._upload_broken or self._pending.wants_continue:
-            return Fault.RESPONSE_TIMEOUT, self._timeouts.response
-        if self._upload.waits()[0][0] is client:
-            return Fault.REQUEST_TIMEOUT, limits.body
-        return Fault.BACKEND_STALLED, self._timeouts.response
-
-
-def _refused(rejected: Rejected) -> ExchangeFailed:
-    """The failure that a request body causes by what it is."""
-    fault = Fault.REQUEST_TOO_LARGE if rejected.status == 413 else Fault.REQUEST_MALFORMED
-    return ExchangeFailed(fault, Reply.from_rejected(rejected))
 
 
 def _malformed(rejected: Rejected) -> ExchangeFailed:

@@ -1,48 +1,35 @@
 """One client connection: request heads in, one exchange after another, until either side ends it.
 
-Owns the client's transport, the bytes received and not yet used, the waits between requests, and the answers
-that lbproc gives itself. What happens to a request that goes to a backend is the business of ``proxy.plain``
-while all goes smoothly, else of ``proxy.exchange``.
+Owns the client's transport, the bytes received and not yet used, and the waits between requests. What happens
+to a request is the business of ``proxy.plain`` while all goes smoothly, else of ``proxy.exchange``; what
+lbproc says itself, of ``proxy.replying``.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
 from lbproc.core.http.exchange import Fault
-from lbproc.core.http.framing import FramingKind
 from lbproc.core.http.head_buffer import HeadBuffer
 from lbproc.core.http.rejected import Rejected
-from lbproc.core.http.replies import Reply, render_reply
 from lbproc.net.readiness import LOST, READ, park
 from lbproc.net.transport import ConnectionLost
 from lbproc.proxy.caller import Caller
-from lbproc.proxy.exchange import Exchange
-from lbproc.proxy.pending import PendingRequest
-from lbproc.proxy.plain import PlainExchange
+from lbproc.proxy.exchange import serve_request
+from lbproc.proxy.known import KNOWN_HEAD_SIZE
+from lbproc.proxy.plain import READ_SIZE, PlainExchange
 from lbproc.proxy.record import Record
-from lbproc.shm.views import WorkerCounter
-from lbproc.telemetry.events import Event
+from lbproc.proxy.replying import linger, refuse
 
 if TYPE_CHECKING:
-    from lbproc.core.http.head import RequestHead
     from lbproc.net.readiness import Waits
     from lbproc.net.transport import Transport
     from lbproc.proxy.context import WorkerContext
     from lbproc.proxy.plan import Plan
     from lbproc.proxy.runtime import HttpListener
-    from lbproc.types import Seconds
-
-READ_SIZE = 16 * 1024
-"""Bytes asked for while a head is awaited; a browser's head and a small body fit."""
-
-LINGER_READ = 256 * 1024
-
-LINGER_TIME: Seconds = 5.0
-"""How long a connection that was answered early is read on, so that the answer is not lost to a reset."""
 
 TURNS = 16
 """Requests served in a row before other connections get their turn."""
@@ -52,7 +39,8 @@ class ClientConnection:
     """Serves the requests of one accepted connection.
 
     Theory of operation. The task sleeps on the client, and plain exchanges are served by reflexes while it
-    does. It is woken for what only a task can do, which it finds in ``_work``::
+    does. It is woken for what only a task can do: a request that it finds in ``_record``, or what there is to
+    read::
 
         idle ──head──▶ plain exchange under way ──▶ idle          by reflexes, the task sleeps on
           │                    │
@@ -62,15 +50,16 @@ class ClientConnection:
     """
 
     __slots__ = (
+        "_error",
         "_heads",
         "_idle_until",
         "_is_over",
         "_plain",
+        "_record",
         "_refused_bytes",
         "_started_at",
         "_turns",
         "_waits",
-        "_work",
         "caller",
         "context",
         "has_unread",
@@ -87,19 +76,21 @@ class ClientConnection:
         self.is_idle = True
         self.has_unread = False
         """An answer was given before the request was received whole; more of it may come."""
+        self._error: Exception | None = None
+        """What a reflex left to the task to raise."""
         self._heads = HeadBuffer(listener.head_limits.max_size)
         self._idle_until = 0.0
         self._is_over = False
         self._plain: PlainExchange | None = None
-        """Under way by reflexes."""
+        """Under way by reflexes, until the task finds its record."""
+        self._record: Record | None = None
+        """Of the request that is left to the task."""
         self._refused_bytes = 0
         """The size of a whole head that was refused."""
         self._started_at = 0.0
         """When the first byte of the next head came; 0 while there is none."""
         self._turns = 0
         self._waits: Waits = ((transport.source, READ | LOST),)
-        self._work: PlainExchange | Record | Exception | None = None
-        """What a reflex or `_begin` leaves to the task."""
 
     async def serve(self) -> None:
         """Serves until the connection ends; closes the transport whatever happens."""
@@ -109,9 +100,11 @@ class ClientConnection:
                 try:
                     await self._turn()
                 except Rejected as rejected:
-                    await self._refuse(rejected)
+                    self._is_over = True  # nothing after it is read
+                    started_at = self._started_at or self.context.now()
+                    await refuse(self, rejected, started_at, self._refused_bytes or self._heads.size)
             if self.has_unread or self._has_more():
-                await self._linger()
+                await linger(self.transport, self.context)
         except ConnectionLost:
             pass  # the client reset the connection; an exchange that it hit has recorded it
         except Exception:
@@ -119,9 +112,10 @@ class ClientConnection:
                 self._plain.record.status = 500  # a defect; whoever started this task reports it
             raise
         finally:
+            plain, self._plain = self._plain, None  # they know each other: no cycle stays
             try:
-                if self._plain is not None:
-                    self._plain.abandon()
+                if plain is not None:
+                    plain.abandon()
             finally:
                 self.transport.close()
 
@@ -144,24 +138,18 @@ class ClientConnection:
         Raises:
             Rejected: the head cannot be read, or did not arrive in time.
         """
-        work, self._work = self._work, None
-        if work is None:
+        if self._error is not None:
+            self._raise_error()
+        if self._record is None:
             plan = self._poll()
-            if plan is None:
+            if plan is None or self._begin(plan):
                 if not self._is_over:
                     await self._wait()
                 return
-            if self._begin(plan):
-                await self._wait()
-                return
-            work, self._work = self._work, None
-        if isinstance(work, Exception):
-            try:
-                raise work
-            finally:
-                del work  # the frame that it carries from here on
-        assert work is not None
-        self._is_over = not await self._serve(work)
+        record, self._record = self._record, None
+        plain, self._plain = self._plain, None
+        assert record is not None
+        self._is_over = not await serve_request(self, record, plain)
         self._idle_until = self.context.now() + self.listener.timeouts.idle
         self._turns += 1
         if self._turns >= TURNS:
@@ -198,7 +186,8 @@ class ClientConnection:
                     self._started_at = 0.0
                 return None
             if is_empty:
-                plan = planner.find(received)
+                # What is longer was never kept, and the hash of 16 KiB costs 5 µs.
+                plan = planner.find(received) if len(received) <= KNOWN_HEAD_SIZE else None
                 if plan is not None:
                     heads.skip_head()
                     return plan
@@ -206,7 +195,7 @@ class ClientConnection:
             heads.feed(received)
 
     def _begin(self, plan: Plan) -> bool:
-        """Begins a request. Returns whether it is under way by reflexes; else it is left in ``_work``."""
+        """Begins a request. Returns whether it is under way by reflexes; else it is left in ``_record``."""
         self.is_idle = False
         record = Record(self.context, self.caller)
         now = record.received_at = self.context.now()
@@ -214,12 +203,13 @@ class ClientConnection:
         self._started_at = 0.0
         record.plan = plan
         record.bytes_in = plan.size
-        self._work = record
         if not plan.is_plain:
+            self._record = record
             return False
         early = b""
         if plan.body_length:
             if self._heads.size < plan.body_length:
+                self._record = record
                 return False
             rest = self._heads.take_rest()
             early, rest = rest[: plan.body_length], rest[plan.body_length :]
@@ -230,9 +220,8 @@ class ClientConnection:
             self._read_ahead()
         plain = self._plain = PlainExchange(self, plan, record, early)
         if plain.begin():
-            self._work = None
             return True
-        self._work, self._plain = plain, None
+        self._record = record
         return False
 
     def _read_ahead(self) -> None:
@@ -269,11 +258,11 @@ class ClientConnection:
             in_time = await park(self._waits, context.deadlines, deadline)
         finally:
             source.reflex = None
-        if self._work is not None:
+        if self._record is not None or self._error is not None:
             return
         if self._plain is not None:
             self._plain.detach()
-            self._work, self._plain = self._plain, None
+            self._record = self._plain.record
         elif not in_time and not source.ready & (READ | LOST):  # else something came at the last moment
             if not self.is_idle:
                 raise Rejected(408, Fault.REQUEST_TIMEOUT.cause, "the request head did not arrive in time")
@@ -295,7 +284,7 @@ class ClientConnection:
                     if not source.ready & (READ | LOST):
                         return False
             except Exception as error:  # a reflex raises nothing; the task raises it
-                self._work = error
+                self._error = error
         source.nudge()
         return True
 
@@ -320,54 +309,15 @@ class ClientConnection:
 
     def fail(self, error: Exception) -> None:
         """Leaves a defect that a reflex met to the task, which raises it."""
-        self._work = error
+        self._error = error
 
-    # Requests -----------------------------------------------------------------------------------------------
-
-    async def _refuse(self, rejected: Rejected) -> None:
-        """Answers a head that cannot be read. Nothing after it is read."""
-        self._is_over = True
-        record = Record(self.context, self.caller)
-        record.started_at = self._started_at or self.context.now()
-        record.bytes_in = self._refused_bytes or self._heads.size
-        self.context.view.count(WorkerCounter.REJECTED)
-        self.context.log.write(
-            Event.REQUEST_REJECTED,
-            listener=self.listener.name,
-            client_ip=self.transport.peer_ip or None,
-            status=rejected.status,
-            reason=rejected.detail,
-        )
+    def _raise_error(self) -> NoReturn:
+        error, self._error = self._error, None
+        assert error is not None
         try:
-            await self.reply(Reply.from_rejected(rejected), None, record, whole=False)
+            raise error
         finally:
-            record.write(self.context.now())
-
-    async def _serve(self, work: PlainExchange | Record) -> bool:
-        """Serves a request in this task. Returns whether the connection can serve another."""
-        plain, record = (None, work) if isinstance(work, Record) else (work, work.record)
-        plan = record.plan
-        assert plan is not None
-        try:
-            if plain is None:
-                introduction = self.caller.introduce(plan, record, self.context.random)
-                framing = plan.head.framing
-                if framing.kind is FramingKind.LENGTH and framing.length > self.listener.config.max_body_size:
-                    return await self.reply(Fault.REQUEST_TOO_LARGE.reply(), plan.head, record, whole=False)
-                if plan.balancer is None:
-                    whole = framing.kind is FramingKind.NO_BODY
-                    return await self.reply(Fault.NO_ROUTE.reply(), plan.head, record, whole=whole)
-                pending = PendingRequest(plan, introduction, record, self.take_rest())
-            else:
-                pending = PendingRequest(plan, plain.introduction, record, plain.early)
-            return await Exchange(self, pending, plain).run()
-        except ConnectionLost:
-            raise
-        except Exception:
-            record.status = 500  # a defect; whoever started this task reports it
-            raise
-        finally:
-            record.write(self.context.now())
+            del error  # it carries this frame from here on
 
     # What an exchange uses ----------------------------------------------------------------------------------
 
@@ -383,64 +333,3 @@ class ClientConnection:
     def has_room(self) -> bool:
         """Whether more bytes of a client that sends ahead may be kept."""
         return self._heads.size < self.listener.head_limits.max_size
-
-    async def send_all(self, piece: bytes, record: Record) -> None:
-        """Sends a small piece whole, and counts what was sent.
-
-        Raises:
-            ConnectionLost: the client is gone, or takes nothing for the listener's ``write`` timeout.
-        """
-        rest = memoryview(piece)
-        deadline = self.context.now() + self.listener.timeouts.write
-        while rest:
-            sent = self.transport.send(rest)
-            record.bytes_out += sent
-            rest = rest[sent:]
-            if not sent and not await park(self.transport.until_writable, self.context.deadlines, deadline):
-                raise ConnectionLost("the client takes no bytes")
-
-    async def reply(self, reply: Reply, request: RequestHead | None, record: Record, *, whole: bool) -> bool:
-        """Answers in place of a backend. Returns whether the connection can serve another request.
-
-        Args:
-            reply: the answer.
-            request: None when the head could not be read.
-            record: gets status, cause and size.
-            whole: the request was received to its end.
-        """
-        keep = request is not None and request.keep_alive and whole and not self.context.draining
-        piece = render_reply(
-            reply,
-            accept=b", ".join(request.values(b"accept")) if request is not None else b"",
-            close=not keep,
-            head_only=request is not None and request.method == b"HEAD",
-            request_id=record.request_id or "",
-        )
-        record.cause = reply.cause
-        bytes_before = record.bytes_out
-        try:
-            await self.send_all(piece, record)
-        finally:
-            if record.bytes_out > bytes_before:  # else the client left before it got anything
-                record.status = reply.status
-        self.has_unread = not whole
-        return keep
-
-    async def _linger(self) -> None:
-        """Ends the sending side and reads on for a bounded time.
-
-        A close with unread bytes in the receive buffer makes the kernel send a reset, which can destroy the
-        answer before the client has read it (RFC 9112 section 9.6).
-        """
-        transport = self.transport
-        transport.shutdown_write()
-        deadline = self.context.now() + LINGER_TIME
-        while self.context.now() < deadline:
-            received = transport.recv(LINGER_READ)
-            if received is None:
-                if not await park(transport.until_readable, self.context.deadlines, deadline):
-                    return
-            elif not received:
-                return
-            else:
-                await trio.lowlevel.checkpoint()

@@ -14,7 +14,8 @@ import trio
 from lbproc.core.memo import Memo
 from lbproc.net.readiness import Deadlines
 from lbproc.net.transport import Transport
-from lbproc.proxy.answer import KNOWN_HEAD_SIZE, KNOWN_HEADS, Answer
+from lbproc.proxy.answer import Answer
+from lbproc.proxy.known import KNOWN_HEAD_SIZE, KNOWN_HEADS
 from lbproc.shm.views import WorkerView
 from lbproc.telemetry.access_log import AccessLog
 from lbproc.telemetry.log import ErrorLog

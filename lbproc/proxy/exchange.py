@@ -1,6 +1,7 @@
 """One request from its head to its answer: given a backend, tried, tried again where that is safe, answered.
 
 Asks ``core.http.exchange`` what follows from a failure and does it. The bytes are moved by ``proxy.attempt``.
+All of it runs in the task of the client connection.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from lbproc.core.http.body import make_request_body
 from lbproc.core.http.exchange import CONNECT_FAULTS, Fault, Verdict, is_backend_fault
+from lbproc.core.http.framing import FramingKind
 from lbproc.core.http.rejected import Rejected
 from lbproc.core.pick import NoBackend
 from lbproc.errors import CapacityError
 from lbproc.net.connect import ConnectFailed
+from lbproc.net.transport import ConnectionLost
 from lbproc.proxy.attempt import Attempt
-from lbproc.proxy.pending import ExchangeFailed
+from lbproc.proxy.pending import ExchangeFailed, PendingRequest
+from lbproc.proxy.replying import reply
 from lbproc.shm.views import BackendCounter
 from lbproc.telemetry.events import Event
 
@@ -22,8 +26,8 @@ if TYPE_CHECKING:
     from lbproc.net.transport import Transport
     from lbproc.proxy.balancer import Backend, Balancer, Lease
     from lbproc.proxy.connection import ClientConnection
-    from lbproc.proxy.pending import PendingRequest
     from lbproc.proxy.plain import PlainExchange
+    from lbproc.proxy.record import Record
 
 _CONNECT_FAULTS = {
     "refused": Fault.CONNECT_REFUSED,
@@ -31,6 +35,46 @@ _CONNECT_FAULTS = {
     "unreachable": Fault.CONNECT_UNREACHABLE,
     "local": Fault.OUT_OF_SOCKETS,
 }
+
+
+async def serve_request(connection: ClientConnection, record: Record, plain: PlainExchange | None) -> bool:
+    """Serves a request whose head was read, and writes its record. Returns whether there may be another.
+
+    Args:
+        connection: where the request came from.
+        record: has the request's plan.
+        plain: how far the reflexes have brought it, if they began it.
+
+    Raises:
+        ConnectionLost: the client is gone.
+    """
+    plan, context = record.plan, connection.context
+    assert plan is not None
+    try:
+        if plain is None:
+            introduction = connection.caller.introduce(plan, record, context.random)
+            framing = plan.head.framing
+            if (
+                framing.kind is FramingKind.LENGTH
+                and framing.length > connection.listener.config.max_body_size
+            ):
+                return await reply(
+                    connection, Fault.REQUEST_TOO_LARGE.reply(), plan.head, record, whole=False
+                )
+            if plan.balancer is None:
+                whole = framing.kind is not FramingKind.CHUNKED and not framing.length
+                return await reply(connection, Fault.NO_ROUTE.reply(), plan.head, record, whole=whole)
+            pending = PendingRequest(plan, introduction, record, connection.take_rest())
+        else:
+            pending = PendingRequest(plan, plain.introduction, record, plain.early)
+        return await Exchange(connection, pending, plain).run()
+    except ConnectionLost:
+        raise
+    except Exception:
+        record.status = 500  # a defect; whoever started this task reports it
+        raise
+    finally:
+        record.write(context.now())
 
 
 class Exchange:
@@ -107,12 +151,12 @@ class Exchange:
     def _blame(self, backend: Backend, failure: ExchangeFailed) -> None:
         """Counts and reports what a backend did."""
         self._context.view.count_backend(backend.row, BackendCounter.FAILURES)
-        pool, name, reply = self._balancer.name, backend.name, failure.reply
+        pool, name, answer = self._balancer.name, backend.name, failure.reply
         if failure.fault in CONNECT_FAULTS:
-            self._context.log.write(Event.BACKEND_UNREACHABLE, pool=pool, backend=name, reason=reply.detail)
+            self._context.log.write(Event.BACKEND_UNREACHABLE, pool=pool, backend=name, reason=answer.detail)
         else:
             self._context.log.write(
-                Event.BACKEND_MISBEHAVED, pool=pool, backend=name, cause=reply.cause, reason=reply.detail
+                Event.BACKEND_MISBEHAVED, pool=pool, backend=name, cause=answer.cause, reason=answer.detail
             )
 
     async def _try(self, backend: Backend) -> bool:
@@ -178,8 +222,8 @@ class Exchange:
         if verdict is Verdict.CUT:
             connection.transport.abort()
             return False
-        return await connection.reply(
-            failure.reply, self._pending.head, record, whole=self._is_request_whole()
+        return await reply(
+            connection, failure.reply, self._pending.head, record, whole=self._is_request_whole()
         )
 
     def _is_request_whole(self) -> bool:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from lbproc.proxy.record import Record
 
 READ_SIZE = 16 * 1024
+"""Bytes asked for where a head or a small piece is awaited; a browser's head and a small body fit."""
 
 MAX_BODY = 64 * 1024
 """Bytes of a response body still to come that are worth reflexes; pipes read larger ones in larger pieces."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbproc.core.http.exchange import IDEMPOTENT, keeps_client
-from lbproc.core.http.framing import NO_BODY
+from lbproc.core.http.framing import CHUNKED
 from lbproc.core.http.head import parse_request_head
 from lbproc.core.http.render import render_origin, render_request_start
 from lbproc.core.memo import Memo
+from lbproc.proxy.known import KNOWN_HEAD_SIZE, KNOWN_HEADS, is_memorable
 from lbproc.telemetry.entry import render_asked
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from lbproc.core.http.head import RequestHead
     from lbproc.proxy.balancer import Balancer
     from lbproc.proxy.runtime import HttpListener
-
-KNOWN_HEADS = 512
-KNOWN_HEAD_SIZE = 2048
-"""At most about 5 KiB for each of 512 heads of a listener: what a page's requests repeat fits."""
 
 MAX_PLAIN_BODY = 8192
 """Bytes of a request's body that reflexes send with its head, when they have come with it."""
@@ -78,7 +75,8 @@ class Plan:
         self.body_length = framing.length
         self.is_plain = (
             self.balancer is not None
-            and (framing is NO_BODY or 0 < framing.length <= listener.max_plain_body)
+            and framing is not CHUNKED
+            and framing.length <= listener.max_plain_body
             and head.method != b"HEAD"  # whose answers have a head like others and no body
             and head.upgrade is None
             and not head.expects_continue
@@ -116,5 +114,6 @@ class Planner:
         if plan is None:
             head = parse_request_head(raw, self._listener.head_limits)
             plan = Plan(head, len(raw), self._listener, trusted=self._trusted)
-            self._memo.offer(raw, plan)
+            if is_memorable(head):
+                self._memo.offer(raw, plan)
         return plan

@@ -10,14 +10,18 @@ from lbproc.net.connpool import IdleConnections
 from lbproc.net.memory import MemoryTransport, memory_pair
 
 
+def keep(max_idle: int = 3, max_age: float = 50, max_lifetime: float = 3600) -> IdleConnections:
+    return IdleConnections(max_idle, max_age, max_lifetime)
+
+
 def test_an_empty_pool_has_nothing() -> None:
-    idle = IdleConnections()
+    idle = keep()
     assert idle.checkout() is None
     assert len(idle) == 0
 
 
 def test_the_last_in_is_the_first_out() -> None:
-    idle = IdleConnections()
+    idle = keep()
     near = [memory_pair()[0] for _ in range(3)]
     for at, transport in enumerate(near):
         assert idle.checkin(transport, at) is None
@@ -26,7 +30,7 @@ def test_the_last_in_is_the_first_out() -> None:
 
 
 def test_beyond_the_limit_the_oldest_leaves() -> None:
-    idle = IdleConnections(max_idle=2)
+    idle = keep(max_idle=2)
     a, b, c = (memory_pair()[0] for _ in range(3))
     assert [idle.checkin(t, 0.0) for t in (a, b, c)] == [None, None, a]
     assert len(idle) == 2
@@ -35,7 +39,7 @@ def test_beyond_the_limit_the_oldest_leaves() -> None:
 
 
 def test_a_connection_that_has_lived_long_is_not_kept() -> None:
-    idle = IdleConnections(max_lifetime=3600)
+    idle = keep(max_lifetime=3600)
     old, _ = memory_pair()
     young, _ = memory_pair()
     old.opened_at, young.opened_at = 1000.0, 1001.0
@@ -45,7 +49,7 @@ def test_a_connection_that_has_lived_long_is_not_kept() -> None:
 
 
 def test_a_limit_of_none_keeps_none() -> None:
-    idle = IdleConnections(max_idle=0)
+    idle = keep(max_idle=0)
     near, _ = memory_pair()
     assert idle.checkin(near, 0.0) is near
     assert len(idle) == 0
@@ -67,7 +71,7 @@ def speak_unasked(far: MemoryTransport) -> None:
 def test_a_connection_that_is_not_quiet_is_closed_and_the_next_is_handed_out(
     happening: Callable[[MemoryTransport], None],
 ) -> None:
-    idle = IdleConnections()
+    idle = keep()
     good, _ = memory_pair()
     bad, far = memory_pair()
     idle.checkin(good, 0.0)
@@ -79,7 +83,7 @@ def test_a_connection_that_is_not_quiet_is_closed_and_the_next_is_handed_out(
 
 
 def test_what_is_too_old_expires() -> None:
-    idle = IdleConnections(max_age=50)
+    idle = keep(max_idle=4, max_age=50)
     near = [memory_pair()[0] for _ in range(4)]
     for at, transport in enumerate(near):
         idle.checkin(transport, at * 10.0)
@@ -92,7 +96,7 @@ def test_what_is_too_old_expires() -> None:
 
 
 def test_what_the_backend_was_heard_on_expires_at_once() -> None:
-    idle = IdleConnections(max_age=50)
+    idle = keep(max_age=50)
     quiet, _ = memory_pair()
     left, far = memory_pair()
     for transport in (left, quiet):
@@ -104,7 +108,7 @@ def test_what_the_backend_was_heard_on_expires_at_once() -> None:
 
 
 def test_close_all_closes_all() -> None:
-    idle = IdleConnections()
+    idle = keep()
     near = [memory_pair()[0] for _ in range(3)]
     for transport in near:
         idle.checkin(transport, 0.0)

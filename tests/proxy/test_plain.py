@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 GET = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello"
+EMPTY_POST = b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n"
+CHUNKED_POST = b"POST / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -62,7 +64,11 @@ async def settled(rig: Rig) -> None:
     assert len(rig.view.ledger) == 0
 
 
-@pytest.mark.parametrize("request_bytes", [GET, POST], ids=["without a body", "with a small body"])
+@pytest.mark.parametrize(
+    "request_bytes",
+    [GET, POST, EMPTY_POST],
+    ids=["without a body", "with a small body", "with a body of length 0"],
+)
 async def test_no_task_of_the_worker_runs_for_a_plain_exchange(
     rig: Rig, nursery: trio.Nursery, request_bytes: bytes
 ) -> None:
@@ -82,6 +88,34 @@ async def test_no_task_of_the_worker_runs_for_a_plain_exchange(
     assert len({line["request_id"] for line in lines}) == 6
     assert lines[-1]["bytes_in"] == len(request_bytes)
     assert rig.dialled == ["127.0.0.1:9001"]
+
+
+async def test_a_body_of_length_0_is_announced_to_the_backend_as_it_was(
+    rig: Rig, nursery: trio.Nursery
+) -> None:
+    client, backend = await begin(rig, nursery)
+    for _ in range(3):  # as it is new, as it is remembered, and as it is known
+        head = await exchange(client, backend, EMPTY_POST)
+        assert head.count(b"\r\nContent-Length: 0\r\n") == 1
+        assert backend.received == b""
+    await settled(rig)
+
+
+@pytest.mark.parametrize("request_bytes", [EMPTY_POST, CHUNKED_POST], ids=["length 0", "chunked"])
+async def test_what_is_sent_behind_a_body_without_content_is_the_next_request(
+    rig: Rig, nursery: trio.Nursery, request_bytes: bytes
+) -> None:
+    client, backend = await begin(rig, nursery)
+    await client.send(request_bytes * 2 + GET)
+    for method in (b"POST", b"POST", b"GET"):
+        assert (await backend.read_until(END)).startswith(method)
+        if method == b"POST" and request_bytes is CHUNKED_POST:
+            assert await backend.read_until(END) == b"0\r\n\r\n"
+        await wait_all_tasks_blocked()
+        assert backend.transport.recv(100) is None
+        await backend.send(OK)
+        await client.read_until(b"ok")
+    await settled(rig)
 
 
 async def test_each_request_has_ids_of_its_own_whether_its_head_is_known_or_not(
@@ -278,12 +312,15 @@ async def test_a_stale_backend_connection_is_replaced_for_a_request_that_may_be_
     assert line["request_id"].encode() in first
 
 
+@pytest.mark.parametrize(
+    "request_bytes", [POST, EMPTY_POST], ids=["with a small body", "with a body of length 0"]
+)
 async def test_a_request_that_may_not_be_sent_twice_is_502_on_a_stale_connection(
-    rig: Rig, nursery: trio.Nursery
+    rig: Rig, nursery: trio.Nursery, request_bytes: bytes
 ) -> None:
     client, stale = await begin(rig, nursery)
-    await client.send(POST)
-    await stale.read_until(b"hello")
+    await client.send(request_bytes)
+    await stale.read_until(b"hello" if request_bytes is POST else END)
     stale.transport.close()
     assert (await client.read_until(END)).startswith(b"HTTP/1.1 502 ")
     assert len(rig.dialled) == 1

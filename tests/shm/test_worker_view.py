@@ -86,6 +86,19 @@ def test_exchanges_are_counted_in_one_call_as_one_by_one(table: Table, superviso
     assert not any(reader.backend_totals(ROW))
 
 
+def test_a_pick_may_go_over_an_idle_connection_at_once_or_be_found_to_later(
+    table: Table, supervisor: SupervisorView
+) -> None:
+    mine = worker(table, supervisor)
+    picked, reused = BackendCounter.REQUESTS, BackendCounter.REUSES
+    mine.count_pick(OTHER, reuses=True)
+    totals = supervisor.reader.backend_total
+    assert (totals(OTHER, picked), totals(OTHER, reused)) == (1, 1)
+    mine.count_reuse(OTHER)
+    assert (totals(OTHER, picked), totals(OTHER, reused)) == (1, 2)
+    assert not any(supervisor.reader.backend_totals(ROW))
+
+
 def test_a_worker_tells_how_it_is(table: Table, supervisor: SupervisorView) -> None:
     view = worker(table, supervisor)
     before = monotonic_ns()

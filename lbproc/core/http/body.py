@@ -19,12 +19,10 @@ class Body(Protocol):
 
     Attributes:
         complete: the last byte was seen.
-        received: bytes of payload seen, framing not counted.
         lines: lines of framing read, each of which costs what many bytes of payload do.
     """
 
     complete: bool
-    received: int
 
     @property
     def lines(self) -> int:
@@ -49,11 +47,10 @@ class NoBody:
     """Complete from the start."""
 
     lines = 0
-    __slots__ = ("complete", "received")
+    __slots__ = ("complete",)
 
     def __init__(self) -> None:
         self.complete = True
-        self.received = 0
 
     def take(self, data: AnyBytes) -> tuple[AnyBytes, bytes]:
         """Everything is excess."""
@@ -68,20 +65,19 @@ class LengthBody:
     """A body of ``length`` bytes."""
 
     lines = 0
-    __slots__ = ("_length", "complete", "received")
+    __slots__ = ("_missing", "complete")
 
     def __init__(self, length: int) -> None:
-        self._length = length
+        self._missing = length
         self.complete = length == 0
-        self.received = 0
 
     def take(self, data: AnyBytes) -> tuple[AnyBytes, bytes]:
         """Takes up to what is missing."""
-        missing = self._length - self.received
+        missing = self._missing
         if len(data) < missing:
-            self.received += len(data)
+            self._missing = missing - len(data)
             return data, b""
-        self.received = self._length
+        self._missing = 0
         self.complete = True
         if len(data) == missing:
             return data, b""
@@ -99,18 +95,16 @@ class ChunkedBody:
         max_payload: bytes of payload after which it is refused with 413; None for no limit.
     """
 
-    __slots__ = ("_scanner", "complete", "received")
+    __slots__ = ("_scanner", "complete")
 
     def __init__(self, max_payload: int | None) -> None:
         self._scanner = ChunkScanner(max_payload)
         self.complete = False
-        self.received = 0
 
     def take(self, data: AnyBytes) -> tuple[AnyBytes, bytes]:
         """Takes up to the last byte of the trailers."""
         end = self._scanner.scan(data)
         self.complete = self._scanner.done
-        self.received = self._scanner.received
         if end == len(data):
             return data, b""
         return data[:end], bytes(data[end:])
@@ -128,19 +122,17 @@ class ChunkedBody:
 class DechunkedBody:
     """A chunked body of which only the payload is relayed, for HTTP/1.0 clients. Trailers are dropped."""
 
-    __slots__ = ("_scanner", "complete", "received")
+    __slots__ = ("_scanner", "complete")
 
     def __init__(self) -> None:
         self._scanner = ChunkScanner(None)
         self.complete = False
-        self.received = 0
 
     def take(self, data: AnyBytes) -> tuple[AnyBytes, bytes]:
         """Takes up to the last byte of the trailers, relays the payload in it."""
         payload: list[AnyBytes] = []
         end = self._scanner.scan(data, payload)
         self.complete = self._scanner.done
-        self.received = self._scanner.received
         return type(data)(b"".join(payload)), bytes(data[end:])
 
     @property
@@ -157,15 +149,13 @@ class UntilCloseBody:
     """A response body that ends when the backend closes."""
 
     lines = 0
-    __slots__ = ("complete", "received")
+    __slots__ = ("complete",)
 
     def __init__(self) -> None:
         self.complete = False
-        self.received = 0
 
     def take(self, data: AnyBytes) -> tuple[AnyBytes, bytes]:
         """Takes everything."""
-        self.received += len(data)
         return data, b""
 
     def at_eof(self) -> bool:

@@ -1,7 +1,7 @@
 """Who a request comes from, as far as it can be believed.
 
-Owns the reading of forwarding headers and the values of those that lbproc sets. Does not render. Invariant:
-nothing that an untrusted peer says about addresses, request ids or traces has any effect.
+Owns which peers are trusted, the reading of the forwarding headers of those that are, and new ids. Does not
+render. Invariant: nothing that an untrusted peer says about addresses, request ids or traces is looked at.
 """
 
 from __future__ import annotations
@@ -27,20 +27,18 @@ _LONGEST_ADDRESS = 64
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """What the forwarding headers of one request will say.
+    """What is passed on of what a trusted proxy says about a request.
 
     Attributes:
         client_ip: the client as far as it can be believed.
-        peer_ip: the other end of the connection, "" for a Unix socket.
-        peer_trusted: the peer is a trusted proxy, so what it says about the client is passed on.
-        scheme: how the client spoke to this listener.
+        peer_ip: the proxy, "" for a Unix socket.
+        scheme: how the proxy spoke to this listener.
         request_id: goes into ``X-Request-Id``.
         traceparent: goes into ``traceparent``.
     """
 
     client_ip: str
     peer_ip: str
-    peer_trusted: bool
     scheme: str
     request_id: str
     traceparent: str
@@ -49,27 +47,25 @@ class Forwarding:
 def identify_client(
     head: RequestHead, peer_ip: str, networks: Networks, random: Random, scheme: str = "http"
 ) -> Forwarding:
-    """Settles who sent a request, and its ids.
+    """Settles who sent a request that came from a trusted proxy, and its ids.
 
     Args:
         head: the request.
-        peer_ip: the other end of the connection, "" for a Unix socket.
+        peer_ip: the proxy, which `is_trusted`; "" for a Unix socket.
         networks: the trusted proxies of the listener.
-        random: for new ids.
-        scheme: how the peer spoke to this listener.
+        random: for new ids, where the proxy has given none that are passed on.
+        scheme: how the proxy spoke to this listener.
     """
+    assert is_trusted(peer_ip, networks)
     request_id, traceparent = fresh_ids(random)
-    believed = peer_ip
-    trusted = bool(networks) and is_trusted(peer_ip, networks)
-    if trusted:
-        believed = client_ip(peer_ip, head.values(b"x-forwarded-for"), networks)
-        said_ids = head.values(b"x-request-id")
-        if len(said_ids) == 1 and _REQUEST_ID.match(said_ids[0]):
-            request_id = said_ids[0].decode("ascii")
-        said_traces = head.values(b"traceparent")
-        if keeps_trace(said_traces):
-            traceparent = said_traces[0].decode("ascii")
-    return Forwarding(believed, peer_ip, trusted, scheme, request_id, traceparent)
+    said_ids = head.values(b"x-request-id")
+    if len(said_ids) == 1 and _REQUEST_ID.match(said_ids[0]):
+        request_id = said_ids[0].decode("ascii")
+    said_traces = head.values(b"traceparent")
+    if keeps_trace(said_traces):
+        traceparent = said_traces[0].decode("ascii")
+    client = client_ip(peer_ip, head.values(b"x-forwarded-for"), networks)
+    return Forwarding(client, peer_ip, scheme, request_id, traceparent)
 
 
 def fresh_ids(random: Random) -> tuple[str, str]:
@@ -94,17 +90,17 @@ def is_trusted(peer_ip: str, networks: Networks) -> bool:
 
 
 def client_ip(peer_ip: str, forwarded_for: Sequence[bytes], networks: Networks) -> str:
-    """The rightmost address of ``X-Forwarded-For`` that is not a trusted proxy, or the peer.
+    """The rightmost address of ``X-Forwarded-For`` that is not a trusted proxy, or the peer, which is one.
 
     The list is read from the right, because only what trusted proxies appended is known to be true. Reading
     stops at the first entry that is no address: what stands left of it was written by nobody known.
 
     Args:
-        peer_ip: the other end of the connection.
+        peer_ip: the other end of the connection, which `is_trusted`.
         forwarded_for: the values of all ``X-Forwarded-For`` fields, in the order sent.
         networks: the trusted proxies.
     """
-    if not forwarded_for or not is_trusted(peer_ip, networks):
+    if not forwarded_for:
         return peer_ip
     for entry in reversed(b",".join(forwarded_for).split(b",")):
         address = _read_address(entry.strip(b" \t"))

@@ -139,7 +139,6 @@ def read_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
         headers=headers,
         framing=framing,
         keep_alive=framing is not UNTIL_CLOSE and _keep_alive(tokens, http10=http10),
-        is_interim=status < 200 and status != 101,
         upgrade=_chosen_upgrade(status, acted_on.get(b"upgrade", _NOTHING), tokens),
         connection_tokens=tokens,
     )

@@ -62,7 +62,6 @@ class ResponseHead:
         headers: in the order sent: lower-case name, name as sent, value.
         framing: how the body ends.
         keep_alive: the backend connection may serve another request once the body is complete.
-        is_interim: a 1xx that another response follows. 101 is not one: it ends the HTTP conversation.
         upgrade: the protocol that a 101 switches to, or that a 426 asks for; else None.
         connection_tokens: the options of ``Connection``, in lower case.
     """
@@ -73,7 +72,6 @@ class ResponseHead:
     headers: HeaderFields
     framing: Framing
     keep_alive: bool
-    is_interim: bool
     upgrade: bytes | None
     connection_tokens: frozenset[bytes]
 

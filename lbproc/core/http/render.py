@@ -12,16 +12,6 @@ from lbproc.core.http.framing import Framing, FramingKind
 from lbproc.core.http.head import RequestHead, ResponseHead
 from lbproc.core.http.headers import FORWARDING_NAMES, FRAMING_NAMES, HOP_BY_HOP_NAMES, HeaderFields
 
-__all__ = [
-    "Forwarding",
-    "render_forwarding",
-    "render_interim",
-    "render_origin",
-    "render_request",
-    "render_request_start",
-    "render_response",
-]
-
 _VIA_10 = b"Via: 1.0 lbproc\r\n"
 _VIA_11 = b"Via: 1.1 lbproc\r\n"
 _FORWARDED = b"x-forwarded-"
@@ -38,25 +28,15 @@ _SET_HERE = frozenset(
 _DROPPED_FROM_TRUSTED = (_DROPPED_FROM_REQUEST - FORWARDING_NAMES) | _SET_HERE
 
 
-def render_request(head: RequestHead, forwarded: Forwarding, default_host: bytes = b"") -> bytes:
-    """The head that a backend gets, always HTTP/1.1.
-
-    Args:
-        head: what the client sent.
-        forwarded: what the backend is told about the client.
-        default_host: the ``Host`` for an HTTP/1.0 request without one; may be empty (RFC 9112 section 3.2).
-    """
-    start = render_request_start(head, trusted=forwarded.peer_trusted, default_host=default_host)
-    return start + render_forwarding(head, forwarded)
-
-
 def render_request_start(head: RequestHead, *, trusted: bool, default_host: bytes = b"") -> bytes:
-    """What follows from the request head alone: all but the forwarding headers and the last empty line.
+    """The head that a backend gets, always HTTP/1.1, but for forwarding headers and the last empty line.
+
+    Follows from the request head alone.
 
     Args:
         head: what the client sent.
         trusted: it came from a trusted proxy, whose forwarding headers are passed on.
-        default_host: as for `render_request`.
+        default_host: the ``Host`` for an HTTP/1.0 request without one; may be empty (RFC 9112 section 3.2).
     """
     lines = [
         b"%b %b HTTP/1.1\r\nHost: %b" % (head.method, head.target, head.host or default_host),
@@ -142,16 +122,16 @@ def _kept_from_request(head: RequestHead, *, trusted: bool) -> list[bytes]:
 
 
 def render_forwarding(head: RequestHead, forwarded: Forwarding) -> bytes:
-    """The end of a head: ``X-Forwarded-*``, ``X-Request-Id`` and ``traceparent``, and the empty line."""
-    addresses = forwarded.peer_ip
-    scheme = forwarded.scheme
-    host = head.host
-    if forwarded.peer_trusted:
-        before = b", ".join(head.values(b"x-forwarded-for")).decode("latin-1")
-        addresses = f"{before}, {addresses}" if before and addresses else before or addresses
-        scheme = _said_scheme(head.values(b"x-forwarded-proto")) or scheme
-        said_hosts = head.values(b"x-forwarded-host")
-        host = said_hosts[0] if len(said_hosts) == 1 and said_hosts[0] else host
+    """The end of the head of a trusted proxy's request: forwarding headers, and the empty line.
+
+    ``X-Forwarded-*`` go on as it sent them, completed by what is seen here.
+    """
+    before = b", ".join(head.values(b"x-forwarded-for")).decode("latin-1")
+    peer_ip = forwarded.peer_ip
+    addresses = f"{before}, {peer_ip}" if before and peer_ip else before or peer_ip
+    said_hosts = head.values(b"x-forwarded-host")
+    host = said_hosts[0] if len(said_hosts) == 1 and said_hosts[0] else head.host
+    scheme = _said_scheme(head.values(b"x-forwarded-proto")) or forwarded.scheme
     lines = f"X-Forwarded-For: {addresses}\r\n" if addresses else ""
     if host:
         lines += f"X-Forwarded-Host: {host.decode('latin-1')}\r\n"

@@ -22,7 +22,7 @@ FIVE = Framing(FramingKind.LENGTH, 5)
 
 def test_no_body_is_complete_and_takes_nothing() -> None:
     body = NoBody()
-    assert (body.complete, body.received, body.at_eof()) == (True, 0, True)
+    assert (body.complete, body.at_eof()) == (True, True)
     assert body.take(b"GET /") == (b"", b"GET /")
 
 
@@ -30,14 +30,13 @@ def test_a_length_takes_what_is_missing_without_copying() -> None:
     body = LengthBody(5)
     piece = bytes([1, 2, 3])
     assert body.take(piece)[0] is piece
-    assert (body.complete, body.received, body.at_eof()) == (False, 3, False)
+    assert (body.complete, body.at_eof()) == (False, False)
     last = bytes([4, 5])
     taken, excess = body.take(last)
     assert taken is last
     assert excess == b""
-    assert (body.complete, body.received, body.at_eof()) == (True, 5, True)
+    assert (body.complete, body.at_eof()) == (True, True)
     assert body.take(b"x") == (b"", b"x")
-    assert body.received == 5
 
 
 def test_a_length_leaves_the_excess() -> None:
@@ -50,9 +49,9 @@ def test_a_chunked_body_is_relayed_as_it_came() -> None:
     body = ChunkedBody(10)
     piece = b"3\r\nab"
     assert body.take(piece)[0] is piece
-    assert (body.complete, body.received, body.at_eof()) == (False, 2, False)
+    assert (body.complete, body.at_eof()) == (False, False)
     assert body.take(b"c\r\n0\r\n\r\nGET") == (b"c\r\n0\r\n\r\n", b"GET")
-    assert (body.complete, body.received, body.at_eof()) == (True, 3, True)
+    assert (body.complete, body.at_eof()) == (True, True)
     assert body.take(b"x") == (b"", b"x")
     with refused(413):
         ChunkedBody(2).take(b"3\r\n")
@@ -63,16 +62,32 @@ def test_a_dechunked_body_is_relayed_as_payload() -> None:
     assert body.take(b"3\r\nab") == (b"ab", b"")
     assert (body.complete, body.at_eof()) == (False, False)
     assert body.take(b"c\r\n1\r\nd\r\n0\r\nA: b\r\n\r\nX") == (b"cd", b"X")
-    assert (body.complete, body.received, body.at_eof()) == (True, 4, True)
+    assert (body.complete, body.at_eof()) == (True, True)
 
 
 def test_until_close_takes_all_and_ends_with_the_connection() -> None:
     body = UntilCloseBody()
     piece = b"abc"
     assert body.take(piece)[0] is piece
-    assert (body.complete, body.received) == (False, 3)
+    assert not body.complete
     assert body.at_eof()
     assert body.complete
+
+
+@pytest.mark.parametrize("body", [ChunkedBody(None), DechunkedBody()])
+def test_lines_of_framing_are_counted_once_they_are_whole(body: Body) -> None:
+    counts = []
+    for piece in (b"1\r", b"\na\r\n2;x\r\nbc", b"\r\n0", b"\r\n", b"A: b\r\n\r\nX: y\r\n"):
+        body.take(piece)
+        counts.append(body.lines)
+    assert counts == [0, 2, 2, 3, 3]
+    assert body.complete
+
+
+@pytest.mark.parametrize("body", [NoBody(), LengthBody(9), UntilCloseBody()])
+def test_a_body_without_framing_has_no_lines(body: Body) -> None:
+    body.take(b"1\r\na\r\n0\r\n\r\n")
+    assert body.lines == 0
 
 
 @pytest.mark.parametrize(

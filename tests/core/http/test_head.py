@@ -43,7 +43,7 @@ def test_reads_what_a_server_sends() -> None:
     head = parse_response_head(SERVER_RESPONSE, b"GET")
     assert (head.status, head.reason, head.http10) == (200, b"OK", False)
     assert head.framing == Framing(FramingKind.LENGTH, 612)
-    assert (head.keep_alive, head.is_interim, head.upgrade) == (True, False, None)
+    assert (head.keep_alive, head.upgrade) == (True, None)
     assert head.values(b"etag") == [b'"6592-264"']
 
 
@@ -184,12 +184,12 @@ def test_how_a_response_ends_and_whether_its_connection_may_be_used_again(
 
 
 def test_interim_responses_and_switching_protocols() -> None:
-    assert parse_answer(line=b"HTTP/1.1 100 Continue").is_interim
-    assert parse_answer(b"Link: x", line=b"HTTP/1.1 103 Early Hints").is_interim
+    assert parse_answer(line=b"HTTP/1.1 100 Continue").framing == NO_BODY
+    assert parse_answer(b"Link: x", line=b"HTTP/1.1 103 Early Hints").framing == NO_BODY
     head = parse_answer(
         b"Connection: Upgrade", b"Upgrade: websocket", line=b"HTTP/1.1 101 Switching Protocols"
     )
-    assert (head.is_interim, head.upgrade, head.framing) == (False, b"websocket", NO_BODY)
+    assert (head.upgrade, head.framing) == (b"websocket", NO_BODY)
     assert parse_answer(b"Upgrade: a", b"Upgrade: b", line=b"HTTP/1.1 426 x").upgrade == b"a, b"
     assert parse_answer(b"Upgrade: h2").upgrade is None
 

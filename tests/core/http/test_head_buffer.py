@@ -73,6 +73,20 @@ def test_an_empty_line_alone_is_nothing() -> None:
     assert buffer.is_empty
 
 
+def test_an_empty_line_is_skipped_again_once_a_head_has_passed_by() -> None:
+    buffer = HeadBuffer(1000)
+    buffer.feed(b"\r\n")
+    assert buffer.next_head() is None
+    buffer.skip_head()
+    buffer.feed(b"\r\n" + SMALL)
+    assert buffer.next_head() == SMALL
+    buffer.feed(b"\r\n")
+    assert buffer.next_head() is None
+    buffer.feed(b"\r\n" + SMALL)
+    with refused(400, "empty line"):
+        buffer.next_head()
+
+
 def test_a_response_begins_at_once() -> None:
     assert outcome([b"\r\n" + SERVER_RESPONSE], 1000, is_response=True) == (502,)
     assert outcome([b"SSH-2.0-OpenSSH"], 1000, is_response=True) == (502,)

@@ -10,14 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproc.core.http.body import make_request_body, make_response_body
-from lbproc.core.http.forwarding import Forwarding
 from lbproc.core.http.head import parse_request_head, parse_response_head
 from lbproc.core.http.head_buffer import HeadBuffer
 from lbproc.core.http.rejected import Rejected
-from lbproc.core.http.render import render_request
+from lbproc.core.http.render import render_request_start
 from tests.core.http.messages import LIMITS, heads
-
-PEER = Forwarding("1.1.1.1", "1.1.1.1", False, "http", "id", "00-1-1-01")
 
 
 def forwarded(stream: bytes) -> list[bytes | int]:
@@ -32,7 +29,7 @@ def forwarded(stream: bytes) -> list[bytes | int]:
             relayed, excess = body.take(buffer.take_rest())
             if not body.complete:
                 return [*sent, b""]
-            sent.append(render_request(head, PEER) + relayed)
+            sent.append(render_request_start(head, trusted=False) + b"\r\n" + relayed)
             buffer.feed(excess)
     except Rejected as rejected:
         sent.append(rejected.status)

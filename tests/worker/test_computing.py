@@ -1,4 +1,4 @@
-"""The limit on a worker's computing; what else a worker does is seen end to end."""
+"""The limit on a worker's computing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lbproc.worker import limit_computing
+from lbproc.worker.computing import limit_computing
 
 
 def turn_in_circles() -> None:

@@ -1,12 +1,10 @@
-"""A worker: one trio loop that accepts connections and serves them until it is told to finish.
+"""The wiring of a worker, from its birth to its end.
 
-Wires the parts together and owns their lifetimes; decides nothing. Two nurseries, one in the other::
+Owns the lifetimes of all parts and the connections that the worker holds, and does what the supervisor says;
+decides nothing else. Two nurseries, one in the other::
 
     services   dispatcher, sweeper of deadlines, pulse (heartbeat and log), the supervisor's messages
       serving  one task for each listening socket, one for the inbox, one for each connection
-
-A connection that was accepted here is served here, unless this worker holds clearly more than its share: then
-a sibling gets it before anything is read. What siblings give comes through the inbox, and stays.
 
 To finish, acceptors and inbox go on until their queues are empty. When none of them and no connection is
 left, or the drain timeout has passed, the inner nursery ends and then the outer one. Until then the worker
@@ -15,37 +13,29 @@ can be given the sockets of a sibling that died in the drain.
 
 from __future__ import annotations
 
-import errno
-import faulthandler
 import gc
 import os
-import signal
-from functools import partial
-from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING
 
 import trio
 
-from lbproc.core.control.messages import Adopt, Disown, Drained, Ready, ReopenLogs, Stop, descriptor_count
+from lbproc.core.control.messages import Adopt, Disown, Drained, Ready, ReopenLogs, Stop
 from lbproc.errors import ControlError
-from lbproc.net.accept import Acceptor
 from lbproc.net.channel import ChildChannel
 from lbproc.net.connect import open_transport
-from lbproc.net.inbox import Inbox
-from lbproc.net.listeners import refuse_new
 from lbproc.net.readiness import Deadlines, Dispatcher
-from lbproc.net.sharing import Sharing
 from lbproc.net.transport import SocketTransport
 from lbproc.proxy.connection import ClientConnection
 from lbproc.proxy.context import WorkerContext
 from lbproc.proxy.runtime import Runtime
-from lbproc.shm.siblings import Siblings
 from lbproc.shm.views import ProcessState, WorkerCounter, WorkerView
 from lbproc.telemetry.access_log import AccessLog
 from lbproc.telemetry.events import Event
 from lbproc.telemetry.stamp import UtcClock
 from lbproc.types import Slot
+from lbproc.worker.accepting import Accepting
+from lbproc.worker.computing import limit_computing
 
 if TYPE_CHECKING:
     import socket
@@ -89,23 +79,6 @@ def run_worker(boot: WorkerBoot) -> int:
     return trio.run(Worker(boot).main)
 
 
-def limit_computing(seconds: Seconds | None) -> None:
-    """Ends this process, with its stacks on standard error, when it has computed for so long from now on.
-
-    For a worker that turns in circles after its supervisor died; a living supervisor is quicker. Processor
-    time is counted: nothing happens to a process that was stopped, or to a machine that was suspended.
-
-    Args:
-        seconds: of processor time; None ends the limit.
-    """
-    if seconds is None:
-        signal.setitimer(signal.ITIMER_PROF, 0.0)
-        faulthandler.unregister(signal.SIGPROF)
-        return
-    faulthandler.register(signal.SIGPROF, file=2, all_threads=True, chain=True)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
 class Worker:
     """The wiring of one worker process."""
 
@@ -127,12 +100,9 @@ class Worker:
         )
         self._runtime = Runtime(boot.config, self._context)
         self._connections: set[ClientConnection] = set()
-        self._all_listeners = ",".join(boot.config.listeners)
-        self._siblings = Siblings(boot.table, boot.slot, 1 + len(boot.outboxes))
-        self._sharing = Sharing(boot.slot, self._siblings, boot.outboxes)
         self._ended = 0
         """Connections since the last beat."""
-        self._acceptors: dict[Slot, list[_Accepting]] = {}
+        self._accepting = Accepting(boot, self._context, self._dispatcher, self._hold, self._end_accepting)
         self._is_stopping = False
         self._left = trio.Event()
         self._drain_scope = trio.CancelScope()
@@ -149,7 +119,7 @@ class Worker:
                 with self._drain_scope:
                     async with trio.open_nursery() as self._serving:
                         own = [(item.listener_name, item.socket) for item in self._boot.listeners]
-                        self._begin_accepting(self._boot.slot, own, self._boot.inbox)
+                        self._accepting.begin(self._serving, self._boot.slot, own, self._boot.inbox)
                         self._services.start_soon(self._follow_supervisor)
                         self._view.follow(self._view.generation())
                         self._view.set_state(ProcessState.READY)
@@ -165,70 +135,7 @@ class Worker:
             self._channel.close()
         return 0
 
-    # Accepting ----------------------------------------------------------------------------------------------
-
-    def _begin_accepting(
-        self, slot: Slot, sockets: list[tuple[str, socket.socket]], inbox: socket.socket | None
-    ) -> None:
-        """Begins to serve what comes to a slot."""
-        acceptors: list[tuple[socket.socket, Acceptor | Inbox]] = [
-            (sock, self._make_acceptor(listener_name, sock)) for listener_name, sock in sockets
-        ]
-        if inbox is not None:
-            acceptors.append((inbox, self._make_inbox(slot, inbox)))
-        group = self._acceptors.setdefault(slot, [])
-        for sock, acceptor in acceptors:
-            accepting = _Accepting(sock, acceptor)
-            group.append(accepting)
-            self._serving.start_soon(self._accept, slot, accepting)
-
-    def _make_acceptor(self, listener_name: str, sock: socket.socket) -> Acceptor:
-        return Acceptor(
-            sock,
-            self._dispatcher,
-            self._deadlines,
-            partial(self._accepted, listener_name),
-            on_exhausted=partial(self._exhausted, listener_name),
-        )
-
-    def _make_inbox(self, slot: Slot, sock: socket.socket) -> Inbox:
-        return Inbox(
-            sock,
-            self._dispatcher,
-            self._deadlines,
-            partial(self._taken, slot),
-            on_empty=partial(self._siblings.clear_waiting, slot),
-            on_exhausted=partial(self._exhausted, self._all_listeners),
-            on_nonsense=self._misunderstood,
-        )
-
-    async def _accept(self, slot: Slot, accepting: _Accepting) -> None:
-        """Serves one socket of a slot. The last one of a slot to finish draining reports it."""
-        group = self._acceptors[slot]
-        try:
-            with accepting.scope:
-                if self._is_stopping:
-                    accepting.acceptor.stop()
-                await accepting.acceptor.run()
-        finally:
-            accepting.socket.close()
-            group.remove(accepting)
-        if not group and self._is_stopping:
-            await self._tell(Drained(slot))
-        self._leave_if_done()
-
-    def _accepted(self, listener_name: str, sock: socket.socket, peer: SocketPeer) -> None:
-        """Takes a new connection, or gives it away; runs inside the accept loop and does not wait."""
-        self._view.count(WorkerCounter.ACCEPTED)
-        if not self._is_stopping and self._sharing.give_away(listener_name, sock, peer):
-            self._view.count(WorkerCounter.HANDED_OVER)
-            return
-        self._hold(listener_name, sock, peer)
-
-    def _taken(self, slot: Slot, listener_name: str, sock: socket.socket, peer: SocketPeer) -> None:
-        """Takes a connection that a sibling gave to a slot, and counted as accepted."""
-        self._hold(listener_name, sock, peer)
-        self._siblings.remove_waiting(slot)
+    # Connections --------------------------------------------------------------------------------------------
 
     def _hold(self, listener_name: str, sock: socket.socket, peer: SocketPeer) -> None:
         transport = SocketTransport(sock, self._dispatcher, peer)
@@ -236,14 +143,6 @@ class Worker:
         self._connections.add(connection)
         self._view.count(WorkerCounter.CONNECTIONS)
         self._serving.start_soon(self._serve, connection)
-
-    def _exhausted(self, listener_name: str, error: OSError) -> None:
-        self._view.count(WorkerCounter.ACCEPT_PAUSES)
-        self._log.write(Event.ACCEPT_PAUSED, listener=listener_name, reason=error.strerror)
-
-    def _misunderstood(self, error: ControlError) -> None:
-        self._view.count(WorkerCounter.DEFECTS)
-        self._log.write_crash(Event.CONNECTION_CRASHED, error, listener=self._all_listeners)
 
     async def _serve(self, connection: ClientConnection) -> None:
         """Serves one connection.
@@ -261,8 +160,13 @@ class Worker:
             self._view.count(WorkerCounter.CONNECTIONS, -1)
             self._leave_if_done()
 
+    async def _end_accepting(self, slot: Slot, is_drained: bool) -> None:
+        if is_drained:
+            await self._tell(Drained(slot))
+        self._leave_if_done()
+
     def _leave_if_done(self) -> None:
-        if self._is_stopping and not self._connections and not any(self._acceptors.values()):
+        if self._is_stopping and not self._connections and self._accepting.is_over:
             self._left.set()
 
     async def _connect(self, address: Address, deadline: float) -> Transport:
@@ -282,8 +186,7 @@ class Worker:
                 case Adopt():
                     self._adopt(message, sockets)
                 case Disown(slot=slot):
-                    for accepting in self._acceptors.get(Slot(slot), []):
-                        accepting.scope.cancel()
+                    self._accepting.disown(Slot(slot))
                 case Stop(now=True):
                     self._stop()
                     self._drain_scope.cancel()
@@ -300,13 +203,7 @@ class Worker:
             for sock in sockets:
                 sock.close()
             return
-        names = [name for name, _ in message.listeners]
-        if len(sockets) < descriptor_count(message):
-            # No descriptor is left here: the queue waits for the slot's next worker.
-            self._exhausted(self._all_listeners, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
-            return
-        inbox = sockets[-1] if message.inbox else None
-        self._begin_accepting(Slot(message.slot), list(zip(names, sockets, strict=False)), inbox)
+        self._accepting.adopt(self._serving, message, sockets)
 
     async def _lose_supervisor(self) -> None:
         """Finishes without being told to.
@@ -318,12 +215,10 @@ class Worker:
         if self._is_stopping:
             return
         self._log.write(Event.SUPERVISOR_LOST)
-        is_given_up = await self._outlasts(SUPERVISOR_GONE_WITHIN)
-        for accepting in chain.from_iterable(self._acceptors.values()):
-            if is_given_up:
-                accepting.scope.cancel()
-            else:
-                refuse_new(accepting.socket)
+        if await self._outlasts(SUPERVISOR_GONE_WITHIN):
+            self._accepting.give_up()
+        else:
+            self._accepting.refuse_new()
         self._stop()
 
     async def _outlasts(self, patience: Seconds) -> bool:
@@ -347,8 +242,7 @@ class Worker:
         self._is_stopping = self._context.draining = True
         self._view.set_state(ProcessState.DRAINING)
         self._drain_scope.deadline = trio.current_time() + self._boot.config.runtime.drain_timeout
-        for accepting in chain.from_iterable(self._acceptors.values()):
-            accepting.acceptor.stop()
+        self._accepting.drain()
         self._services.start_soon(self._end_idle)
 
     async def _end_idle(self) -> None:
@@ -369,9 +263,9 @@ class Worker:
             if beats_in == 0:
                 beats_in = PULSES_PER_BEAT
                 view.beat()
-                self._look_into_inboxes()
+                self._accepting.look_into_inboxes()
                 limit_computing(stuck_after)
-                self._sharing.follow(self._ended, len(self._connections), PULSES_PER_BEAT * PULSE)
+                self._accepting.follow(self._ended, len(self._connections), PULSES_PER_BEAT * PULSE)
                 self._ended = 0
                 self._runtime.follow_membership()
                 self._runtime.close_aged(trio.current_time())
@@ -384,20 +278,3 @@ class Worker:
                 path = self._boot.config.log.access
                 self._log.write(Event.LOG_REOPEN_FAILED, path=path, reason=trouble)
             await trio.sleep(PULSE)
-
-    def _look_into_inboxes(self) -> None:
-        """Lets what waits be counted anew: a giver may have died between counting and sending."""
-        for accepting in chain.from_iterable(self._acceptors.values()):
-            if isinstance(accepting.acceptor, Inbox):
-                accepting.acceptor.look()
-
-
-class _Accepting:
-    """One listening socket or inbox that connections are taken from, and the way to stop at once."""
-
-    __slots__ = ("acceptor", "scope", "socket")
-
-    def __init__(self, sock: socket.socket, acceptor: Acceptor | Inbox) -> None:
-        self.socket = sock
-        self.acceptor = acceptor
-        self.scope = trio.CancelScope()
