@@ -33,8 +33,13 @@ _SHORTEST_LIFE = 1 / 20
 """Seconds. What lives shorter is even again before it matters who serves it; to give it away costs 10 µs."""
 
 
+_OFTEN = 500
+"""Connections a second. What ends less often costs half a percent of a processor at most to share, and says
+little: a worker that held nothing for a moment would take the few that ended before for short ones."""
+
+
 def are_short(ended: int, held: int, seconds: float) -> bool:
-    """Whether connections come and go so quickly that sharing them is for nothing.
+    """Whether connections come and go so quickly, and so often, that sharing them is for nothing.
 
     Their mean life is what is held divided by the rate at which it ends (Little's law).
 
@@ -43,7 +48,7 @@ def are_short(ended: int, held: int, seconds: float) -> bool:
         held: connections that are open.
         seconds: how long "lately" is.
     """
-    return held * seconds < ended * _SHORTEST_LIFE
+    return ended > _OFTEN * seconds and held * seconds < ended * _SHORTEST_LIFE
 
 
 def may_keep(own: int, total: int, workers: int) -> bool:

@@ -212,9 +212,14 @@ def test_thousands_of_connections_as_a_hash_spreads_them_are_left_where_they_are
 
 @pytest.mark.parametrize(
     ("ended", "held", "short"),
-    [(0, 0, False), (0, 16, False), (16, 16, False), (320, 16, False), (321, 16, True), (1, 0, True)],
+    [(0, 0, False), (0, 32, False), (16, 16, False), (640, 32, False), (641, 32, True), (501, 0, True)],
 )
 def test_connections_that_live_less_than_a_twentieth_of_a_second_are_short(
     ended: int, held: int, short: bool
 ) -> None:
     assert are_short(ended, held, 1.0) is short
+
+
+@pytest.mark.parametrize("held", [0, 1, 16])
+def test_a_few_hundred_connections_that_ended_say_nothing_of_those_to_come(held: int) -> None:
+    assert not are_short(500, held, 1.0)
