@@ -22,6 +22,7 @@ class InheritedListener:
     """One listening socket of a worker.
 
     Args:
+        key: of the bound address, for ever its own.
         listener_name: the ``[listeners.NAME]`` that it belongs to.
         address: what it is bound to, with the real port where the configuration says 0.
         socket: bound, listening, non-blocking.
@@ -29,6 +30,7 @@ class InheritedListener:
             the slot's own.
     """
 
+    key: int
     listener_name: str
     address: Address
     socket: socket.socket
@@ -52,6 +54,9 @@ class WorkerBoot:
         supervisor_pid: the process that forked this one.
         error_log: under this worker's name.
         access_log: where its lines go, or None when ``[log] access`` is off.
+        generation: of the configuration.
+        kept_addresses: of listening sockets that somebody outside of lbproc holds as well: what is queued on
+            them outlives all of us.
     """
 
     slot: Slot
@@ -65,6 +70,8 @@ class WorkerBoot:
     supervisor_pid: int
     error_log: ErrorLog
     access_log: Sink | None
+    generation: int
+    kept_addresses: frozenset[Address] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class ControllerBoot:
         admin_socket: bound and listening for the admin HTTP server, or None when ``[admin]`` is absent.
         channel: to the supervisor; end of file on it means that the supervisor is gone.
         error_log: under the controller's name.
+        generation: of the configuration.
     """
 
     column: Column
@@ -86,3 +94,4 @@ class ControllerBoot:
     admin_socket: socket.socket | None
     channel: socket.socket
     error_log: ErrorLog
+    generation: int

@@ -90,6 +90,14 @@ class Health(IntEnum):
     STARTING = 3
 
 
+class Liveness(IntEnum):
+    """Whether a backend's process lives, as far as checks asked. It decides nothing; people want to know."""
+
+    UNKNOWN = 0
+    ALIVE = 1
+    DEAD = 2
+
+
 class Admin(IntEnum):
     """What the operator said of a backend. DRAIN takes no new sessions, MAINTENANCE nothing at all."""
 

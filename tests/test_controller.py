@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,15 +13,29 @@ import trio
 import trio.testing
 
 from lbproc.boot import ControllerBoot
-from lbproc.config.model import Config
+from lbproc.config.model import BackendConfig, Config
+from lbproc.config.sealed import open_memory, seal
 from lbproc.controller import BEAT, Controller, run_controller
 from lbproc.core.control.membership import Membership
-from lbproc.core.control.messages import Message, Ready, ReopenLogs, Resolved, Stop
+from lbproc.core.control.messages import (
+    Abandon,
+    Follow,
+    Following,
+    Message,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+    ReopenLogs,
+    Resolved,
+    Stop,
+)
 from lbproc.net.channel import SupervisorChannel, open_pair
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
 from lbproc.shm.views import ProcessState, Role, SupervisorView
 from lbproc.telemetry.log import open_error_log
+from lbproc.telemetry.sink import Sink
 from lbproc.types import TcpAddress
 
 
@@ -53,7 +68,7 @@ class Scene:
 
     def boot(self, has_admin: bool = True) -> ControllerBoot:
         admin = self.admin if has_admin else None
-        return ControllerBoot(self.column, self.table, self.config, admin, self.theirs, self.log)
+        return ControllerBoot(self.column, self.table, self.config, admin, self.theirs, self.log, 1)
 
     async def lookup(self, name: TcpAddress) -> Sequence[TcpAddress]:
         return [TcpAddress("10.0.0.1", name.port)]
@@ -125,8 +140,26 @@ async def test_it_goes_on_beating(scene: Scene, autojump_clock: trio.testing.Moc
 
 async def test_names_are_told_before_it_is_ready(make_scene: Callable[..., Scene]) -> None:
     scene = make_scene("name.test:80")
+    scene.view.publish_membership(scene.membership.encode())
     async with scene.running():
         assert scene.heard == [Resolved({"name.test:80": ["10.0.0.1:80"]}), Ready()]
+
+
+async def test_names_that_operators_add_are_resolved(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene()
+    scene.view.publish_membership(scene.membership.encode())
+    added = BackendConfig.model_validate("name.test:80")
+    async with scene.running():
+        membership = scene.membership
+        membership.override(membership.overrides.with_backend("web", membership.config.pools["web"], added))
+        epoch = scene.view.publish_membership(membership.encode())
+        with trio.fail_after(10):
+            while len(scene.heard) < 2:
+                await trio.lowlevel.wait_readable(scene.channel.socket)
+                scene.heard += scene.channel.receive()
+            while scene.view.reader.followed(Role.CONTROLLER) != [epoch]:  # noqa: ASYNC110 - a word of the table
+                await trio.sleep(0.01)
+        assert scene.heard == [Ready(), Resolved({"name.test:80": ["10.0.0.1:80"]})]
 
 
 async def test_metrics_follow_the_published_membership(scene: Scene) -> None:
@@ -155,6 +188,63 @@ async def test_it_reopens_its_log_and_stops_when_told(scene: Scene, tmp_path: Pa
     assert scene.status == 0
     assert scene.log_path.exists()
     assert "supervisor_lost" not in scene.log_path.read_text()
+
+
+async def say(scene: Scene, message: Message, *descriptors: int) -> Message:
+    """Says something to the controller; returns its next answer."""
+    scene.heard.clear()
+    scene.channel.send(message, descriptors)
+    with trio.fail_after(10):
+        while not scene.heard or isinstance(scene.heard[-1], Resolved):
+            await trio.lowlevel.wait_readable(scene.channel.socket)
+            scene.heard += scene.channel.receive()
+    return scene.heard[-1]
+
+
+def sealed(config: Config) -> int:
+    memory = open_memory()
+    seal(memory, config)
+    return memory
+
+
+def prepare(generation: int, *, error_log: bool = False) -> Prepare:
+    return Prepare(generation, 1, (), (), access_log=False, error_log=error_log)
+
+
+async def test_a_reload_resolves_new_names_first_and_changes_token_and_log(
+    make_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    scene = make_scene(token="hush")
+    changed = {"admin": {"bind": "127.0.0.1:0", "token": "other"}, "log": {"level": "error"}}
+    tables = scene.config.model_dump(mode="python", include={"listeners"})
+    pools = {"web": {"backends": ["name.test:80"]}}
+    config = Config.model_validate({**tables, **changed, "pools": pools})
+    fresh = Sink(tmp_path / "fresh.log")
+    memory = sealed(config)
+    async with scene.running():
+        assert await say(scene, prepare(2, error_log=True), memory, fresh.fileno()) == Prepared(2)
+        assert Resolved({"name.test:80": ["10.0.0.1:80"]}) in scene.heard
+        assert (await scene.get("/metrics", "Authorization: Bearer hush\r\n")).startswith(b"HTTP/1.1 200")
+        assert await say(scene, Follow(2)) == Following(2)
+        assert (await scene.get("/metrics", "Authorization: Bearer hush\r\n")).startswith(b"HTTP/1.1 401")
+        assert (await scene.get("/metrics", "Authorization: Bearer other\r\n")).startswith(b"HTTP/1.1 200")
+        assert scene.view.reader.column(scene.column).generation == 2
+    os.close(memory)
+    fresh.close()
+    assert "supervisor_lost" not in scene.log_path.read_text(), "the log went elsewhere"
+
+
+async def test_what_cannot_be_read_is_refused_and_what_is_abandoned_is_not_followed(scene: Scene) -> None:
+    memory, empty = sealed(scene.config), open_memory()
+    async with scene.running():
+        assert await say(scene, prepare(2), empty) == Refused(2, "the new configuration is not sealed")
+        assert await say(scene, prepare(3), memory) == Prepared(3)
+        scene.channel.send(Abandon(3))
+        scene.channel.send(Follow(3))
+        assert await say(scene, prepare(4), memory) == Prepared(4)
+        assert await say(scene, Follow(4)) == Following(4)
+    for descriptor in (memory, empty):
+        os.close(descriptor)
 
 
 async def test_it_leaves_when_the_supervisor_is_gone(scene: Scene) -> None:

@@ -35,6 +35,10 @@ class Endpoints:
         self._render_metrics = render_metrics
         self._token = token
 
+    def change_token(self, token: Secret | None) -> None:
+        """Asks for another token from now on."""
+        self._token = token
+
     def answer(self, request: Request) -> Response:
         """The response to a request."""
         path, _, _ = request.target.partition(b"?")

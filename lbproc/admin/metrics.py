@@ -1,9 +1,10 @@
 """The metrics: which there are, and their values out of the table, in Prometheus' text format.
 
 Owns names, labels and help texts, as data; operators build dashboards on them, so a name never changes its
-meaning. docs/metrics.md is made from here (``python -m lbproc.admin.metrics``). Reads the table only: no
-process counts anything for metrics alone. With thousands of backends a text takes the controller most of a
-second to make, so one that was costly is given again to whoever asks soon after.
+meaning. docs/metrics.md is made from here (``python -m lbproc.admin.metrics``). Reads the table, and what the
+controller's checks came to: no worker counts anything for metrics alone. With thousands of backends a text
+takes the controller most of a second to make, so one that was costly is given again to whoever asks soon
+after.
 """
 
 from __future__ import annotations
@@ -20,9 +21,19 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from lbproc import __version__
+from lbproc.core.health import CheckCounts
 from lbproc.shm.clock import monotonic_ns
-from lbproc.shm.views import BackendCounter, ColumnState, ProcessState, Reader, Role, RowStatus, WorkerCounter
-from lbproc.types import Admin, Health, Row
+from lbproc.shm.views import (
+    BackendCounter,
+    ColumnState,
+    ProcessState,
+    Reader,
+    Role,
+    RowChecks,
+    RowStatus,
+    WorkerCounter,
+)
+from lbproc.types import Admin, Health, Liveness, Row
 
 _NANOSECONDS = 1_000_000_000
 
@@ -41,6 +52,7 @@ class BackendRow:
     pool: str
     name: str
     row: Row
+    pool_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +61,20 @@ class _Backend:
     totals: tuple[int, ...]
     in_flight: int
     status: RowStatus
+    checks: RowChecks
 
 
 class _Snapshot:
     """The table at one time; read once for all metrics of a scrape."""
 
-    __slots__ = ("backends", "created_at", "generation", "totals", "workers")
+    __slots__ = ("backends", "checks", "created_at", "generation", "panics", "totals", "workers")
 
-    def __init__(self, reader: Reader, places: Sequence[BackendRow]) -> None:
+    def __init__(self, reader: Reader, places: Sequence[BackendRow], checks: Sequence[CheckCounts]) -> None:
+        self.checks = checks
+        self.panics = {
+            pool: reader.panic(index)
+            for pool, index in {place.pool: place.pool_index for place in places}.items()
+        }
         self.created_at = reader.created_at()
         self.generation = reader.generation()
         self.totals = reader.worker_totals()
@@ -70,6 +88,7 @@ class _Snapshot:
                 counters,
                 reader.in_flight(place.row),
                 reader.status(place.row),
+                reader.checks(place.row),
             )
             for place, counters in zip(places, totals, strict=True)
         ]
@@ -140,9 +159,45 @@ def _backend_up(snapshot: _Snapshot) -> Iterator[Sample]:
         yield backend.labels, backend.status.health in {Health.UP, Health.STARTING}
 
 
+def _backend_health(snapshot: _Snapshot) -> Iterator[Sample]:
+    for backend in snapshot.backends:
+        for health in Health:
+            yield (*backend.labels, health.name.lower()), backend.status.health is health
+
+
+def _backend_alive(snapshot: _Snapshot) -> Iterator[Sample]:
+    for backend in snapshot.backends:
+        if backend.checks.liveness is not Liveness.UNKNOWN:
+            yield backend.labels, backend.checks.liveness is Liveness.ALIVE
+
+
+def _last_check(snapshot: _Snapshot) -> Iterator[Sample]:
+    now = monotonic_ns()
+    for backend in snapshot.backends:
+        if backend.checks.checked_at:
+            yield backend.labels, (now - backend.checks.checked_at) / _NANOSECONDS
+
+
+def _check_results(snapshot: _Snapshot) -> Iterator[Sample]:
+    for counts in snapshot.checks:
+        labels = (counts.pool, counts.name, counts.subject.value)
+        yield (*labels, "pass"), counts.passed
+        yield (*labels, "fail"), counts.failed
+
+
+def _check_seconds(snapshot: _Snapshot) -> Iterator[Sample]:
+    for counts in snapshot.checks:
+        yield (counts.pool, counts.name, counts.subject.value), counts.seconds
+
+
 def _backend_ejected(snapshot: _Snapshot) -> Iterator[Sample]:
     for backend in snapshot.backends:
         yield backend.labels, backend.status.ejected
+
+
+def _pool_panic(snapshot: _Snapshot) -> Iterator[Sample]:
+    for pool, panic in snapshot.panics.items():
+        yield (pool,), panic
 
 
 def _backend_admin(snapshot: _Snapshot) -> Iterator[Sample]:
@@ -248,6 +303,26 @@ METRICS = (
     _backend_counter(
         "lbproc_redispatches_total", BackendCounter.REDISPATCHES, "Requests given to another backend instead."
     ),
+    _backend_counter(
+        "lbproc_retries_total",
+        BackendCounter.RETRIES,
+        "Requests tried again after this backend failed them or answered so that `retries` names it.",
+    ),
+    _backend_counter(
+        "lbproc_retries_denied_total",
+        BackendCounter.RETRIES_DENIED,
+        "Requests that would have been tried again if the retry budget of the pool had not been spent.",
+    ),
+    _backend_counter(
+        "lbproc_backend_ejections_total", BackendCounter.EJECTIONS, "Ejections for failed requests."
+    ),
+    DescribedMetric(
+        "gauge",
+        "lbproc_pool_panic",
+        "1 while fewer backends are available than `panic_threshold`, so that all are used.",
+        _pool_panic,
+        ("pool",),
+    ),
     _backend_counter("lbproc_connects_total", BackendCounter.CONNECTS, "Connections opened to a backend."),
     _backend_counter(
         "lbproc_connection_reuses_total", BackendCounter.REUSES, "Requests on a kept connection."
@@ -265,6 +340,42 @@ METRICS = (
     ),
     DescribedMetric(
         "gauge", "lbproc_backend_up", "1 while its health is up or starting, else 0.", _backend_up, _BACKEND
+    ),
+    DescribedMetric(
+        "gauge",
+        "lbproc_backend_health",
+        "1 for what active checks think, 0 for the others.",
+        _backend_health,
+        (*_BACKEND, "state"),
+    ),
+    DescribedMetric(
+        "gauge",
+        "lbproc_backend_alive",
+        "1 while `liveness_path` is answered, 0 while it is not; absent where nobody asks.",
+        _backend_alive,
+        _BACKEND,
+    ),
+    DescribedMetric(
+        "gauge",
+        "lbproc_last_check_seconds",
+        "Since the last active check of a backend; absent where there was none.",
+        _last_check,
+        _BACKEND,
+    ),
+    DescribedMetric(
+        "counter",
+        "lbproc_checks_total",
+        "Active checks by what they ask about (`readiness`, `liveness`) and result (`pass`, `fail`); from 0 "
+        "again when the controller is started anew.",
+        _check_results,
+        (*_BACKEND, "check", "result"),
+    ),
+    DescribedMetric(
+        "counter",
+        "lbproc_check_seconds_total",
+        "Sum of the times that active checks took; likewise.",
+        _check_seconds,
+        (*_BACKEND, "check"),
     ),
     DescribedMetric(
         "gauge", "lbproc_backend_ejected", "1 while it is ejected for failures.", _backend_ejected, _BACKEND
@@ -286,6 +397,7 @@ class TableMetrics(Collector):
         reader: of the table.
         backends: gives the backends that there are now.
         clock: monotonic nanoseconds.
+        checks: gives what active checks came to.
     """
 
     def __init__(
@@ -293,9 +405,11 @@ class TableMetrics(Collector):
         reader: Reader,
         backends: Callable[[], Sequence[BackendRow]],
         clock: Callable[[], int] = monotonic_ns,
+        checks: Callable[[], Sequence[CheckCounts]] = tuple,
     ) -> None:
         self._reader = reader
         self._backends = backends
+        self._checks = checks
         self._clock = clock
         self._kept = b""
         self._kept_until = -1
@@ -308,7 +422,7 @@ class TableMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of this moment."""
-        snapshot = _Snapshot(self._reader, self._backends())
+        snapshot = _Snapshot(self._reader, self._backends(), self._checks())
         for metric in METRICS:
             kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
             family = kind(metric.name, metric.help, labels=metric.labels)

@@ -10,11 +10,12 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lbproc.core.control.codec import Decoder, encode
-from lbproc.core.control.messages import CommandLineRequest, Reply, StopRequest
+from lbproc.core.control.messages import CommandLineRequest, Progress, Reply, StopRequest
 from lbproc.errors import ControlError
 from lbproc.types import Seconds
 
@@ -24,14 +25,23 @@ ANSWER_TIMEOUT: Seconds = 10.0
 EXIT_TIMEOUT: Seconds = 10.0
 """After its last answer the supervisor only removes its files and exits."""
 
+OnProgress = Callable[[dict[str, Any]], None]
+"""Is told how far a request is."""
 
-def ask(path: Path, request: CommandLineRequest, timeout: Seconds = ANSWER_TIMEOUT) -> dict[str, Any]:
+
+def ask(
+    path: Path,
+    request: CommandLineRequest,
+    timeout: Seconds = ANSWER_TIMEOUT,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
     """Sends one request to the lbproc at ``path`` and waits for its answer.
 
     Args:
         path: the control socket.
         request: what is asked.
         timeout: how long it may stay silent, in seconds.
+        on_progress: called with how far it is, as often as lbproc says so.
 
     Returns:
         The body of the answer.
@@ -40,7 +50,7 @@ def ask(path: Path, request: CommandLineRequest, timeout: Seconds = ANSWER_TIMEO
         ControlError: nobody listens there, no answer came, or the answer was a refusal.
     """
     with _connect(path, timeout) as connection:
-        body = _exchange(connection, path, request)
+        body = _exchange(connection, path, request, on_progress)
     if not isinstance(body, dict):
         raise ControlError(f"lbproc at {path} gave an answer of another kind; is it another version?")
     return body
@@ -96,10 +106,15 @@ def _why_unreachable(path: Path, error: OSError) -> str:
             return f"{path} cannot be a control socket: {error.strerror or error}"
 
 
-def _exchange(connection: socket.socket, path: Path, request: CommandLineRequest) -> object:
+def _exchange(
+    connection: socket.socket,
+    path: Path,
+    request: CommandLineRequest,
+    on_progress: OnProgress | None = None,
+) -> object:
     try:
         connection.sendall(encode(request))
-        reply = _receive(connection, path)
+        reply = _receive(connection, path, on_progress)
     except TimeoutError:
         raise ControlError(f"lbproc at {path} did not answer in {connection.gettimeout():g} s") from None
     except ConnectionError:
@@ -109,9 +124,13 @@ def _exchange(connection: socket.socket, path: Path, request: CommandLineRequest
     return reply.body
 
 
-def _receive(connection: socket.socket, path: Path) -> Reply:
+def _receive(connection: socket.socket, path: Path, on_progress: OnProgress | None) -> Reply:
     decoder = Decoder()
-    while (message := decoder.next_message()) is None:
+    while (message := decoder.next_message()) is None or isinstance(message, Progress):
+        if message is not None:
+            if on_progress is not None and isinstance(message.body, dict):
+                on_progress(message.body)
+            continue
         received = connection.recv(65536)
         if not received:
             raise ConnectionResetError

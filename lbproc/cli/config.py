@@ -1,7 +1,7 @@
-"""The commands about configurations: ``check``, ``config show`` and ``init``.
+"""The commands about configurations: ``check``, ``config ...`` and ``init``.
 
 Own what they print. Judge nothing themselves: that is the configuration's own.
-None of them talks to a running lbproc.
+None of them but ``config diff`` talks to a running lbproc.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from pathlib import Path
 
 import click
 
-from lbproc.cli.options import config_option
+from lbproc.cli.options import config_option, find_control_socket, socket_option
+from lbproc.cli.reload import ask_to_reload
+from lbproc.config.diff import diff
 from lbproc.config.load import FILE_NAME, find_config, load_config
 from lbproc.config.problem import Problem, UnusableConfigError
+from lbproc.config.reference import render_markdown, render_text
+from lbproc.config.schema import render_schema
 from lbproc.config.show import effective, render_config
 from lbproc.config.source import shown
 from lbproc.config.starter import STARTER
@@ -66,6 +70,54 @@ def show(config_path: Path | None, *, as_json: bool) -> None:
     """Prints the effective configuration: what is set, and the defaults of the rest. No secret shows."""
     loaded = load_config(_path(config_path), os.environ)
     click.echo(json.dumps(effective(loaded), indent=2) if as_json else render_config(loaded), nl=as_json)
+
+
+@config.command("diff")
+@config_option
+@socket_option
+@click.option(
+    "--with",
+    "other",
+    default="running",
+    metavar="OLD",
+    help="What to compare with: a file, a directory, or the running lbproc (the default).",
+)
+@_json_option
+def show_diff(config_path: Path | None, socket_path: Path | None, other: str, *, as_json: bool) -> None:
+    """Prints what a configuration would change. Nothing is changed.
+
+    What only a restart can change is marked. Of the running lbproc it is a refusal, as it would be of
+    `lbproc reload`.
+    """
+    path = _path(config_path)
+    if other == "running":
+        socket = socket_path or find_control_socket(None, path, os.environ, Path.cwd())
+        body = ask_to_reload(socket, path, dry_run=True)
+        lines, marked = body["changes"], []
+    else:
+        changes = diff(load_config(Path(other), os.environ), load_config(path, os.environ))
+        lines = [str(change) for change in changes]
+        marked = [str(change) for change in changes if change.is_fixed]
+    if as_json:
+        click.echo(json.dumps({"changes": lines, "needs_restart": marked}, indent=2))
+        return
+    for line in lines:
+        click.echo(f"{line} (needs a restart)" if line in marked else line)
+    if not lines:
+        click.echo("no difference")
+
+
+@config.command()
+def schema() -> None:
+    """Prints the JSON Schema of configurations, for editors that complete and check while one types."""
+    click.echo(json.dumps(render_schema(), indent=2))
+
+
+@config.command()
+@click.option("--markdown", is_flag=True, help="Print Markdown instead.")
+def reference(*, markdown: bool) -> None:
+    """Prints every key of this version with its default and its meaning."""
+    click.echo(render_markdown() if markdown else render_text(), nl=False)
 
 
 @click.command()

@@ -16,6 +16,7 @@ import sys
 from typing import IO, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from lbproc import __version__
 from lbproc.errors import ConfigError, LbprocError
@@ -27,7 +28,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("lbproc.cli.config:config", "Look at a configuration as lbproc understands it."),
     "init": ("lbproc.cli.config:init", "Write a configuration to start from."),
     "status": ("lbproc.cli.status:status", "Show the workers and backends of the running lbproc."),
+    "drain": ("lbproc.cli.drain:drain", "Give a backend no new requests."),
+    "ready": ("lbproc.cli.drain:ready", "Give a backend requests again."),
+    "maintenance": ("lbproc.cli.drain:maintenance", "Give a backend nothing at all."),
+    "weight": ("lbproc.cli.weight:weight", "Give a backend another share of the traffic."),
+    "backends": ("lbproc.cli.backends:backends", "Add and remove backends of the running lbproc."),
+    "reload": ("lbproc.cli.reload:reload", "Put a changed configuration in force, losing nothing."),
     "stop": ("lbproc.cli.stop:stop", "Stop the running lbproc without losing a request."),
+    "completion": ("lbproc.cli.completion:completion", "Print what makes a shell complete lbproc commands."),
     "version": ("lbproc.cli.version:version", "Print the version."),
 }
 """Name of a command → where it is defined (module:attribute), and its line in ``lbproc --help``."""
@@ -64,6 +72,15 @@ class CommandLine(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Completes names of commands and options, without importing any command."""
+        names = [
+            CompletionItem(name, help=line)
+            for name, (_, line) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -28,11 +28,8 @@ def run(ctx: click.Context, config_path: Path | None, workers: int | None) -> No
     """Balance what a configuration describes, until stopped.
 
     Runs in the foreground. SIGTERM and Ctrl-C stop it and answer every request that has been received;
-    SIGQUIT stops it at once; SIGUSR1 reopens the logs.
+    SIGQUIT stops it at once; SIGHUP reloads the configuration; SIGUSR1 reopens the logs.
     """
     path = config_path or find_config(os.environ, Path.cwd())
     config = load_config(path, os.environ)
-    if workers is not None:
-        runtime = config.runtime.model_copy(update={"workers": workers})
-        config = config.model_copy(update={"runtime": runtime})
-    ctx.exit(supervisor.run(config, path))
+    ctx.exit(supervisor.run(config, path, workers=workers))

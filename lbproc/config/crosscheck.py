@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from lbproc.config.health_rules import health_rules
 from lbproc.config.model import MatchConfig, RouteConfig, RuntimeConfig
+from lbproc.config.outlier_rules import outlier_rules
 from lbproc.config.place import BindAddress, SocketPath, Surroundings, TargetAddress
+from lbproc.config.retry_rules import retry_rules
 from lbproc.config.shadow import shadowed
 from lbproc.config.values import NAME_REMEDY, is_name
 from lbproc.config.wording import KeyPath, dotted, nearest, quote
@@ -295,6 +298,9 @@ _RULES: Final[tuple[Callable[[_Document], Iterator[Problem]], ...]] = (
     _backends_differ,
     _hash_key_is_used,
     _table_has_room,
+    health_rules,
+    retry_rules,
+    outlier_rules,
 )
 
 

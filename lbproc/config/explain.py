@@ -48,12 +48,8 @@ _ABSENT: Final[dict[Pattern, tuple[str, ...]]] = {
     ),
     ("pools", None): (
         "discovery",
-        "health",
-        "outlier",
         "proxy_protocol",
         "queue",
-        "retries",
-        "slow_start",
         "sticky",
         "tls",
     ),

@@ -11,23 +11,27 @@ them.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from lbproc.config.health import HealthConfig
 from lbproc.config.match import HostPattern, Method, PathCondition
+from lbproc.config.outlier import OutlierConfig, PanicThreshold, SlowStart
 from lbproc.config.place import (
     AccessTarget,
     AdminAddress,
     BindAddress,
     ErrorTarget,
     Network,
+    PidPath,
     SocketPath,
     TargetAddress,
 )
 from lbproc.config.policies import POLICIES, PolicyName
+from lbproc.config.retries import RetriesConfig
 from lbproc.config.secret import SecretValue
+from lbproc.config.table import Table, choice, strings, whole
 from lbproc.config.values import (
     BackendName,
     BodySize,
@@ -40,50 +44,12 @@ from lbproc.config.values import (
     Timeout,
     UserName,
     Workers,
-    parse_choice,
     parse_pool_reference,
-    parse_whole,
 )
 from lbproc.config.wording import toml_type, wrong
 
 HEADER_SIZE: Final = 32 * 1024
 BODY_SIZE: Final = 1024**3
-
-
-def _whole(least: int, most: int, example: int) -> BeforeValidator:
-    """The validator of a whole number within bounds; what it gives is an ``int``."""
-    return BeforeValidator(partial(parse_whole, least=least, most=most, example=example))
-
-
-def _choice(noun: str, *choices: str) -> BeforeValidator:
-    """The validator of one of a few words."""
-    return BeforeValidator(partial(parse_choice, noun=noun, choices=choices))
-
-
-def _strings(example: str, *, least: int = 1) -> BeforeValidator:
-    """The validator of a list of strings, which may be one string alone."""
-
-    def as_tuple(value: object) -> object:
-        if isinstance(value, str):
-            return (value,)
-        if not isinstance(value, list | tuple):
-            raise wrong(
-                f"is {toml_type(value)}, not a string or a list of strings",
-                f'write a string such as "{example}", or a list of them',
-            )
-        if len(value) < least:
-            raise wrong(
-                "is an empty list", f'write at least one string such as "{example}", or leave out the key'
-            )
-        return tuple(value)
-
-    return BeforeValidator(as_tuple)
-
-
-class Table(BaseModel):
-    """Base of all tables: unknown keys are errors, values cannot be changed, no message quotes its input."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False)
 
 
 class RuntimeConfig(Table):
@@ -102,13 +68,19 @@ class RuntimeConfig(Table):
     heartbeat_timeout: HeartbeatTimeout = Field(
         default=30.0, description="a worker that is silent this long is replaced"
     )
-    max_columns: Annotated[int, _whole(8, 256, 256)] = Field(
+    max_requests: Annotated[int, whole(1, 1_000_000_000_000, 1_000_000)] | None = Field(
+        default=None, description="a worker that has served about so many is replaced by a new one"
+    )
+    pid_file: PidPath | None = Field(
+        default=None, description="file with the process id of the supervisor, while lbproc serves"
+    )
+    max_columns: Annotated[int, whole(8, 256, 256)] = Field(
         default=256, description="processes that fit into the shared table"
     )
-    max_backends: Annotated[int, _whole(1, 65_536, 4096)] = Field(
+    max_backends: Annotated[int, whole(1, 65_536, 4096)] = Field(
         default=4096, description="backends of all pools that fit into the shared table"
     )
-    max_keys: Annotated[int, _whole(1024, 268_435_456, 1_048_576)] = Field(
+    max_keys: Annotated[int, whole(1024, 268_435_456, 1_048_576)] = Field(
         default=1_048_576, description="limited keys that fit into the shared table"
     )
 
@@ -128,13 +100,13 @@ class LogConfig(Table):
     """Where the two logs go."""
 
     access: AccessTarget = Field(default="stdout", description="the access log: stdout, off or a path")
-    format: Annotated[Literal["json"], _choice("a format of the access log", "json")] = Field(
-        default="json", description="one JSON object a line"
-    )
+    format: Annotated[
+        Literal["json", "combined"], choice("a format of the access log", "json", "combined")
+    ] = Field(default="json", description="json: one object a line; combined: as web servers write it")
     error: ErrorTarget = Field(default="stderr", description="the error log: stderr or a path")
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        _choice("a log level", "info", "debug", "warning", "error"),
+        choice("a log level", "info", "debug", "warning", "error"),
     ] = Field(default="info", description="the least important lines of the error log that are written")
 
 
@@ -151,14 +123,14 @@ class ListenerTimeouts(Table):
 class MatchConfig(Table):
     """The conditions of a route. All that are given must hold, one value of each; without any: everything."""
 
-    host: Annotated[tuple[HostPattern, ...], _strings("api.example.com")] = Field(
+    host: Annotated[tuple[HostPattern, ...], strings("api.example.com")] = Field(
         default=(), description='hosts, without port; "*.example.com" is every name below example.com'
     )
-    path: Annotated[tuple[PathCondition, ...], _strings("/v1")] = Field(default=(), description="whole paths")
-    path_prefix: Annotated[tuple[PathCondition, ...], _strings("/v1")] = Field(
+    path: Annotated[tuple[PathCondition, ...], strings("/v1")] = Field(default=(), description="whole paths")
+    path_prefix: Annotated[tuple[PathCondition, ...], strings("/v1")] = Field(
         default=(), description='beginnings of paths, by whole segments: "/v1" is /v1 and /v1/x, not /v10'
     )
-    method: Annotated[tuple[Method, ...], _strings("GET")] = Field(
+    method: Annotated[tuple[Method, ...], strings("GET")] = Field(
         default=(), description="methods, in upper case"
     )
 
@@ -185,27 +157,27 @@ def _as_routes(value: object) -> object:
 class ListenerConfig(Table):
     """Addresses that clients connect to, and where their requests go."""
 
-    bind: Annotated[tuple[BindAddress, ...], _strings("0.0.0.0:8080")] = Field(
+    bind: Annotated[tuple[BindAddress, ...], strings("0.0.0.0:8080")] = Field(
         description="addresses to listen on: IP:PORT, [IPv6]:PORT or unix:PATH",
         examples=['bind = "0.0.0.0:8080"'],
     )
-    protocol: Annotated[Literal["http"], _choice("a protocol of this version", "http")] = Field(
+    protocol: Annotated[Literal["http"], choice("a protocol of this version", "http")] = Field(
         default="http", description="what clients speak"
     )
     pool: Annotated[str, BeforeValidator(parse_pool_reference)] | None = Field(
         default=None, description="where requests go that take no route; without it they get 404"
     )
-    trusted_proxies: Annotated[tuple[Network, ...], _strings("10.0.0.0/8", least=0)] = Field(
+    trusted_proxies: Annotated[tuple[Network, ...], strings("10.0.0.0/8", least=0)] = Field(
         default=(), description="networks whose forwarding headers are believed"
     )
     max_header_size: HeaderSize = Field(default=HEADER_SIZE, description="the largest head of a request")
-    max_header_count: Annotated[int, _whole(1, 10_000, 100)] = Field(
+    max_header_count: Annotated[int, whole(1, 10_000, 100)] = Field(
         default=100, description="the most header lines of a request"
     )
     max_body_size: BodySize = Field(default=BODY_SIZE, description="the largest body of a request")
     underscore_headers: Annotated[
         Literal["drop", "forward", "reject"],
-        _choice("a way to treat header names with underscores", "drop", "forward", "reject"),
+        choice("a way to treat header names with underscores", "drop", "forward", "reject"),
     ] = Field(default="drop", description="what becomes of header names with underscores")
     timeouts: ListenerTimeouts = Field(
         default_factory=ListenerTimeouts, description="how long a client may take"
@@ -234,10 +206,10 @@ class BackendConfig(Table):
         default_factory=lambda fields: str(fields.get("address", "")),
         description="name in logs and commands, unique in the pool; default: its address",
     )
-    weight: Annotated[int, _whole(0, 1000, 2)] = Field(
+    weight: Annotated[int, whole(0, 1000, 2)] = Field(
         default=1, description="share of the traffic; 0: none while another has more"
     )
-    max_connections: Annotated[int, _whole(1, 1_000_000, 100)] | None = Field(
+    max_connections: Annotated[int, whole(1, 1_000_000, 100)] | None = Field(
         default=None, description="the most requests in flight to it, over all workers"
     )
     backup: Switch = Field(default=False, description="used only while no other backend is left")
@@ -278,7 +250,7 @@ def _as_backends(value: object) -> object:
 class PoolConfig(Table):
     """Backends that serve the same, and how they are chosen."""
 
-    policy: Annotated[PolicyName, _choice("a policy", *POLICIES)] = Field(
+    policy: Annotated[PolicyName, choice("a policy", *POLICIES)] = Field(
         default=POLICIES[0], description="how a backend is chosen"
     )
     hash_key: HashKey = Field(default="client_ip", description="what the policy consistent_hash looks at")
@@ -286,7 +258,28 @@ class PoolConfig(Table):
         description="addresses, or tables with more about a backend",
         examples=['backends = ["10.0.0.1:8000"]'],
     )
+    slow_start: SlowStart = Field(
+        default=0.0, description="time in which a backend that starts gets up to its weight; 0s: at once"
+    )
+    panic_threshold: PanicThreshold = Field(
+        default=0.0, description="share of available backends below which all are used; 0: never"
+    )
+    retries: RetriesConfig | None = Field(
+        default=None, description="which failures are tried again on another backend; absent: none"
+    )
+    on_down: Annotated[
+        Literal["keep", "cut"], choice("a way to treat what a backend has under way", "keep", "cut")
+    ] = Field(
+        default="keep",
+        description="requests and tunnels of a backend that goes down or into maintenance: keep or cut",
+    )
     timeouts: PoolTimeouts = Field(default_factory=PoolTimeouts, description="how long a backend may take")
+    health: HealthConfig | None = Field(
+        default=None, description="active checks; absent: none, and all backends are up"
+    )
+    outlier: OutlierConfig | None = Field(
+        default=None, description="passive checks; absent: none, and no backend is ejected"
+    )
 
 
 class Config(Table):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, get_args, get_origin
 
-from lbproc.config.model import Config, Table
+from lbproc.config.model import Config
+from lbproc.config.table import Table
 from lbproc.config.wording import dotted
 
 if TYPE_CHECKING:

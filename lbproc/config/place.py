@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 LONGEST_SOCKET_PATH: Final = 107  # bytes; sockaddr_un holds 108 with the final NUL
+LONGEST_PATH: Final = 4095  # bytes; PATH_MAX with the final NUL is 4096
 _SOCKET_EXAMPLE: Final = "/run/lbproc/control.sock"
+_PID_EXAMPLE: Final = "/run/lbproc/lbproc.pid"
 _ADDRESS_LIKE: Final = re.compile(r"unix:.*|[a-z0-9+.-]+://.*|[^/]*:[0-9]{1,5}", re.DOTALL)
 _ZONE: Final = re.compile(r"[A-Za-z0-9_.-]{1,15}")  # the name of a network interface
 
@@ -78,6 +80,17 @@ def parse_socket_path(value: object, info: ValidationInfo) -> Path:
         right = value.removeprefix("unix:") or _SOCKET_EXAMPLE
         raise wrong(f"{quote(value)} is not a path", f"write the path alone: {quote(right)}")
     return _bounded(parse_path(value, info, example=_SOCKET_EXAMPLE))
+
+
+def parse_pid_path(value: object, info: ValidationInfo) -> Path:
+    """The path of a pid file."""
+    if not isinstance(value, str):
+        raise wrong_type(value, "a path", f'"{_PID_EXAMPLE}"')
+    if len(value.encode("utf-8", "surrogatepass")) > LONGEST_PATH:
+        raise wrong(
+            "the path is too long", f'write one of at most {LONGEST_PATH} bytes, such as "{_PID_EXAMPLE}"'
+        )
+    return parse_path(value, info, example=_PID_EXAMPLE)
 
 
 def _parse_unix_address(value: str, info: ValidationInfo) -> UnixAddress:
@@ -241,6 +254,7 @@ def parse_network(value: object) -> IPv4Network | IPv6Network:
 
 
 SocketPath = Annotated[Path, PlainValidator(parse_socket_path), PlainSerializer(str)]
+PidPath = Annotated[Path, PlainValidator(parse_pid_path), PlainSerializer(str)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(parse_network), PlainSerializer(str)]
 BindAddress = Annotated[
     TcpAddress | UnixAddress,

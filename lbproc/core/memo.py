@@ -57,3 +57,9 @@ class Memo(Generic[Answer]):
         if len(self._known) >= self._max_entries:
             self._known.clear()
         self._known[key] = answer
+
+    def close(self) -> None:
+        """Forgets everything, and keeps nothing any more."""
+        self._known.clear()
+        self._seen.clear()
+        self._max_key_bytes = -1

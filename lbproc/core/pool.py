@@ -1,4 +1,4 @@
-"""Which backends of a pool may take a request now: health, admin state, ejection, weight 0, backups.
+"""Which backends of a pool may take a request now: health, admin state, ejection, weight 0, backups, panic.
 
 Computed once per change of a status or of the membership, so that a pick pays nothing for it. Does not choose
 (a policy does), does not know loads (a full backend stays eligible: being full is looked at per pick).
@@ -7,6 +7,12 @@ Invariants: ``eligible`` holds either primaries or backups, never both, in membe
 only when no primary is eligible, or when all eligible primaries were tried for this request. That all
 primaries are *full* does not call the backups in: they stand in for what is broken, they are not spare
 capacity.
+
+Panic: the tier that would be used is judged by the share of its members that are available. Below the pool's
+threshold all of the tier get requests that the operator allows, as if nothing were down or ejected: few would
+not carry what was meant for many, and most of a pool seldom breaks at once, so the checks may be what is
+wrong. Who is not to be used anyhow (drained, of weight 0) or not known yet (being checked for the first time)
+neither counts nor gets anything. When nobody is available, primaries come before backups again.
 """
 
 from __future__ import annotations
@@ -40,12 +46,14 @@ class PoolState:
         eligible: what may take a request; loads for a pick are read for exactly these, in this order.
         backups: eligible backups that stand by behind ``eligible``.
         caps: the most in flight to each of ``eligible``, ``NO_CAP`` for no limit; None when none has a limit.
+        panic: too few are available, so that all are eligible which the operator allows.
     """
 
     members: tuple[Candidate, ...]
     eligible: tuple[Candidate, ...]
     backups: tuple[Candidate, ...]
     caps: tuple[int, ...] | None
+    panic: bool = False
     _parts: dict[tuple[int, ...], tuple[Candidate, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -73,10 +81,12 @@ class PoolState:
         gone = {candidate.identity for candidate in tried}
         left = tuple(candidate for candidate in self.eligible if candidate.identity not in gone)
         backups = tuple(candidate for candidate in self.backups if candidate.identity not in gone)
-        return _state(self.members, left, backups)
+        return _state(self.members, left, backups, panic=self.panic)
 
 
-def pool_state(members: tuple[Candidate, ...], statuses: Sequence[Status]) -> PoolState:
+def pool_state(
+    members: tuple[Candidate, ...], statuses: Sequence[Status], panic_threshold: float = 0.0
+) -> PoolState:
     """Work out what may be picked.
 
     A member may take requests when it is up or starting, ready and not ejected. One of weight 0 may not,
@@ -85,20 +95,39 @@ def pool_state(members: tuple[Candidate, ...], statuses: Sequence[Status]) -> Po
     Args:
         members: all backends of the pool.
         statuses: the status of each, in the same order.
+        panic_threshold: the share of a tier below which all of it are used; 0: never.
     """
     unweighted = not any(member.weight for member in members)
-    available = [
-        member
+    weighed = [
+        (member, status)
         for member, status in zip(members, statuses, strict=True)
-        if _is_available(status) and (member.weight or unweighted)
+        if member.weight or unweighted
     ]
+    available = [member for member, status in weighed if _is_available(status)]
     primaries = tuple(member for member in available if not member.backup)
     backups = tuple(member for member in available if member.backup)
+    if panic_threshold:
+        known = [member for member, status in weighed if _may_be_used(status)]
+        for tier, is_backup in ((primaries, False), (backups, True)):
+            whole = tuple(member for member in known if member.backup is is_backup)
+            if (tier or not available) and whole:  # the first tier with anybody in it that is of use
+                if len(tier) + 1e-9 >= panic_threshold * len(whole):  # 0.07 * 100 is 7.000000000000001
+                    break
+                return _state(members, whole, () if is_backup else backups, panic=True)
     return _state(members, primaries, backups)
 
 
+def status_of(status: Status, *, is_resolved: bool) -> Status:
+    """The status of a backend, of which nothing is known while nobody knows where it is."""
+    return status if is_resolved else (Health.CHECKING, *status[1:])
+
+
 def _state(
-    members: tuple[Candidate, ...], primaries: tuple[Candidate, ...], backups: tuple[Candidate, ...]
+    members: tuple[Candidate, ...],
+    primaries: tuple[Candidate, ...],
+    backups: tuple[Candidate, ...],
+    *,
+    panic: bool = False,
 ) -> PoolState:
     eligible, waiting = (primaries, backups) if primaries else (backups, ())
     caps = None
@@ -107,9 +136,15 @@ def _state(
             NO_CAP if candidate.max_connections is None else min(candidate.max_connections, NO_CAP)
             for candidate in eligible
         )
-    return PoolState(members, eligible, waiting, caps)
+    return PoolState(members, eligible, waiting, caps, panic)
 
 
 def _is_available(status: Status) -> bool:
     health, admin, ejected = status
     return health in {Health.UP, Health.STARTING} and admin is Admin.READY and not ejected
+
+
+def _may_be_used(status: Status) -> bool:
+    """Whether the operator allows it and something is known of it, good or bad."""
+    health, admin, _ = status
+    return admin is Admin.READY and health is not Health.CHECKING

@@ -31,6 +31,17 @@ until a child has been ready for STABLE_AFTER. While its worker is down the sock
 a ready sibling, the *adopter*, so that nothing waits for the delay. The adopter is told to let go when the
 place's new child is ready. While no worker is ready at all the delay is short: then it costs traffic.
 
+A new configuration may have another number of workers. Slots that are new are filled at once. Of those that
+are too many the highest are *retired*: new connections are steered to the others, the worker is told to
+finish, and finishes what it holds without a limit of time; it stays a child like all others until it leaves.
+When it has accepted its queue the slot is closed, the highest first. The queue of one that dies before goes
+to a ready sibling, which drains it. Whoever was born with an older configuration and is not yet ready is
+replaced, and so is a child that does not follow.
+
+A worker that has served enough is *worn* and is replaced the other way round: its successor is forked first.
+When that is ready it takes the place, and the worn one, a *leaver*, lets go of the slot and finishes what it
+holds. One worker at a time is replaced so, from the fork of the successor to the end of the leaver.
+
 While DRAINING the slot of a worker that dies before it has accepted its queue goes to a sibling that drains
 it as well; without a sibling one more worker is forked, which finds the word to stop in its channel and
 accepts this queue alone. That is tried DRAIN_ATTEMPTS times for a slot. Nobody else is replaced. When the
@@ -38,8 +49,10 @@ queues of all slots are accepted, the listeners are closed. The controller outli
 drain can be watched.
 
 Invariants: a slot's own child is never ready while another has adopted the slot; `RepairColumn` comes
-exactly once for each child, before its place is filled again; after a stop, `Exit` comes exactly once, and
-at the latest ``drain_timeout + END_WITHIN`` later, whatever children do; after `Exit` no command comes.
+exactly once for each child, before its place is filled again; a slot number is not filled again before the
+retired slot of that number is closed, if no more workers are asked for while `is_retiring`; after a stop,
+`Exit` comes exactly once, and at the latest ``drain_timeout + END_WITHIN`` later, whatever children do; after
+`Exit` no command comes.
 
 Longer than other modules on purpose: whatever changes the state of a child stands in this file.
 """
@@ -60,9 +73,13 @@ from lbproc.core.supervision_events import (
     ChildFailedToBoot,
     ChildId,
     ChildReady,
+    ChildStraggled,
+    ChildWorn,
     CloseListeners,
+    CloseSlot,
     Command,
     DisownSlot,
+    DrainSlot,
     DumpChild,
     Event,
     Exit,
@@ -70,9 +87,12 @@ from lbproc.core.supervision_events import (
     Listen,
     ListenFailed,
     Listening,
+    Reconfigured,
     RefuseConnections,
     RepairColumn,
     Report,
+    RetireSlots,
+    SendLeave,
     SendStop,
     SlotDrained,
     SpawnChild,
@@ -103,6 +123,9 @@ END_WITHIN: Seconds = 10.0
 DRAIN_ATTEMPTS = 3
 """Workers forked in a drain for one queue that nobody is left to accept."""
 
+SUCCEED_AGAIN_AFTER: Seconds = 30.0
+"""A successor that could not start is not tried again for so long: the worn worker still serves."""
+
 LATE_TICK: Seconds = 5.0
 """Ticks come every second. When one comes this late then we ourselves did not run (the machine was
 suspended, or all of us stopped), and nobody's heartbeat says anything until a fresh one could be
@@ -132,6 +155,9 @@ class ChildState(Enum):
 NO_CHILD = "down"
 """What `status` shows of a place that waits for its next child."""
 
+RETIRED = "retired"
+"""What `status` shows of a worker that finishes because there are fewer slots now."""
+
 
 @dataclass(slots=True)
 class _Child:
@@ -142,6 +168,13 @@ class _Child:
     ready_at: Seconds = math.inf
     kill_at: Seconds = math.inf
     refusal: str = ""
+    is_outdated: bool = False
+    is_worn: bool = False
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether it works, or drains, and can be talked to."""
+        return self.state in {ChildState.READY, ChildState.DRAINING} and self.kill_at == math.inf
 
     def must_leave_by(self, at: Seconds) -> None:
         """Else it is killed, once."""
@@ -154,8 +187,11 @@ class _Place:
     slot: Slot | None
     child: ChildId | None = None
     adopter: ChildId | None = None
+    successor: ChildId | None = None  # boots while the worn child serves
     is_orphaned: bool = False
     is_drained: bool = False
+    is_retired: bool = False
+    is_closed: bool = False
     drain_attempts: int = 0
     failures: int = 0
     spawns: int = 0
@@ -169,7 +205,7 @@ class PlaceState:
     Args:
         slot: None for the controller.
         child: who is in it.
-        state: a value of `ChildState`, or `NO_CHILD`.
+        state: a value of `ChildState`, `NO_CHILD` or `RETIRED`.
         restarts: how often a child was spawned after the first one.
     """
 
@@ -210,8 +246,11 @@ class Supervision:
         "_is_open",
         "_judged_from",
         "_last_tick_at",
+        "_leaver",
         "_next_child",
         "_places",
+        "_retired",
+        "_succeed_at",
         "_workers",
         "phase",
     )
@@ -220,7 +259,10 @@ class Supervision:
         self.phase = Phase.STARTING
         self._workers = tuple(_Place(Slot(slot)) for slot in range(workers))
         self._places = (_Place(None), *self._workers)
+        self._retired: tuple[_Place, ...] = ()  # until the slot is closed and its worker has left
         self._children: dict[ChildId, _Child] = {}
+        self._leaver: ChildId | None = None  # the last one
+        self._succeed_at: Seconds = -math.inf  # not before
         self._next_child = 0
         self._heartbeat_timeout = heartbeat_timeout
         self._drain_timeout = drain_timeout
@@ -246,6 +288,11 @@ class Supervision:
             case Started() | Listening() | ListenFailed():
                 if self.phase is Phase.STARTING:
                     self._on_start(event, now)
+            case Reconfigured(workers, heartbeat_timeout, drain_timeout):
+                self._heartbeat_timeout = heartbeat_timeout
+                self._drain_timeout = drain_timeout
+                if self.phase is Phase.RUNNING:
+                    self._on_reconfigured(workers, now)
             case StopRequested(at_once, reason):
                 self._on_stop(at_once, reason, now)
             case Ticked(heartbeats):
@@ -265,16 +312,41 @@ class Supervision:
         return min(waits)
 
     def places(self) -> tuple[PlaceState, ...]:
-        """The controller's place, then those of the slots in order."""
+        """The controller's place, those of the slots in order, then the workers that are retired."""
+        leaving = tuple(place for place in self._retired if place.child is not None)
         return tuple(
-            PlaceState(
-                place.slot,
-                place.child,
-                NO_CHILD if place.child is None else self._children[place.child].state.value,
-                max(0, place.spawns - 1),
-            )
+            PlaceState(place.slot, place.child, self._state_of(place), max(0, place.spawns - 1))
+            for place in (*self._places, *leaving)
+        )
+
+    def reachable(self) -> dict[ChildId, Slot | None]:
+        """Who works or drains and can be talked to, each with its slot."""
+        return {child.name: child.place.slot for child in self._children.values() if child.is_reachable}
+
+    def is_draining(self, child: ChildId) -> bool:
+        """Whether the child finishes."""
+        return self._children[child].state is ChildState.DRAINING
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every place has a child that is ready."""
+        return all(
+            place.child is not None and self._children[place.child].state is ChildState.READY
             for place in self._places
         )
+
+    @property
+    def is_retiring(self) -> bool:
+        """Whether a retired slot is not yet closed."""
+        return not all(place.is_closed for place in self._retired)
+
+    def adopted(self) -> dict[Slot, ChildId]:
+        """The slots that siblings serve, and who."""
+        return {
+            place.slot: place.adopter
+            for place in self._workers
+            if place.slot is not None and place.adopter is not None
+        }
 
     # What happened, one method for each kind of event
 
@@ -298,6 +370,12 @@ class Supervision:
                 child.must_leave_by(now + LEAVE_GRACE)
             case ChannelLost():
                 child.must_leave_by(now + LEAVE_GRACE)
+            case ChildStraggled():
+                if child.is_reachable:
+                    self._report("worker_straggled", child)
+                    self._abandon(child, now)
+            case ChildWorn():
+                child.is_worn = True
             case SlotDrained(_, slot):
                 self._on_drained(child, slot)
             case ChildExited(_, status):
@@ -307,6 +385,10 @@ class Supervision:
                 self._on_gone(child, child.refusal, False, now)
 
     def _on_ready(self, child: _Child, now: Seconds) -> None:
+        if child.place.successor == child.name:
+            if child.is_outdated or child.place.is_retired:
+                return  # it is about to be killed
+            self._succeed(child)
         child.state = ChildState.READY
         child.ready_at = now
         place = child.place
@@ -324,9 +406,12 @@ class Supervision:
     def _on_gone(self, child: _Child, description: str, is_clean: bool, now: Seconds) -> None:
         del self._children[child.name]
         place = child.place
-        place.child = None
+        if place.successor == child.name:
+            self._on_successor_gone(child, description, now)
+            return
+        place.child, place.successor = place.successor, None
         adopted = self._release_adopted(child)
-        if self.phase in {Phase.STARTING, Phase.RUNNING}:
+        if self.phase in {Phase.STARTING, Phase.RUNNING} and not place.is_retired:
             place.is_orphaned = True
             self._lose(child, description, now)
         else:
@@ -338,8 +423,17 @@ class Supervision:
             self._report("worker_stopped" if is_clean else "worker_exited", child, status=description)
         self._do(RepairColumn(child.name))
 
+    def _on_successor_gone(self, child: _Child, description: str, now: Seconds) -> None:
+        """Who was to be succeeded goes on; nothing else has changed."""
+        child.place.successor = None
+        if not child.is_outdated:
+            self._succeed_at = now + SUCCEED_AGAIN_AFTER
+            reason = child.refusal or f"{_title(child.place)} {description} before it was ready"
+            self._report("worker_failed_to_boot", child, reason=reason)
+        self._do(RepairColumn(child.name))
+
     def _release_adopted(self, child: _Child) -> list[_Place]:
-        places = [place for place in self._workers if place.adopter == child.name]
+        places = [place for place in (*self._workers, *self._retired) if place.adopter == child.name]
         for place in places:
             place.adopter = None
         return places
@@ -347,6 +441,9 @@ class Supervision:
     def _lose(self, child: _Child, description: str, now: Seconds) -> None:
         """A child is gone that should not be: end the start, or plan its replacement."""
         place = child.place
+        if child.is_outdated:
+            place.respawn_at = now
+            return
         was_ready = child.ready_at < math.inf
         if not was_ready:
             reason = child.refusal or f"{_title(place)} {description} before it was ready"
@@ -360,17 +457,54 @@ class Supervision:
         delay = restart_delay(place.failures)
         if place.slot is not None and not self._is_serving():
             delay = min(delay, LONGEST_OUTAGE)
-        place.respawn_at = now + delay
+        if place.child is None:  # else its successor boots already
+            place.respawn_at = now + delay
         if was_ready:
             self._report("worker_exited", child, status=description, restart_in=delay)
 
     def _on_drained(self, child: _Child, slot: Slot) -> None:
-        if self.phase is not Phase.DRAINING or not 0 <= slot < len(self._workers):
+        places = (*self._workers, *self._retired) if self.phase is Phase.DRAINING else self._retired
+        for place in places:
+            # Either one's word is enough: they read from one queue, and nothing is added to it any more.
+            if place.slot == slot and child.name in {place.child, place.adopter}:
+                place.is_drained = True
+                if place.adopter == child.name and place.is_retired:
+                    place.adopter = None
+
+    def _on_reconfigured(self, workers: int, now: Seconds) -> None:
+        for child in self._children.values():
+            if child.state is ChildState.BOOTING:
+                child.is_outdated = True
+                child.must_leave_by(now)
+        for place in self._places:  # a new chance for those that could not start
+            place.failures = 0
+            if place.child is None:
+                place.respawn_at = now
+        kept, extra = self._workers[:workers], self._workers[workers:]
+        new = tuple(_Place(Slot(slot), respawn_at=now) for slot in range(len(kept), workers))
+        self._workers = kept + new
+        self._places = (self._places[0], *self._workers)
+        if extra:
+            self._do(RetireSlots(Slot(workers)))
+        for place in reversed(extra):
+            self._retire(place)
+
+    def _retire(self, place: _Place) -> None:
+        place.is_retired = True
+        place.respawn_at = math.inf
+        self._retired += (place,)
+        child = None if place.child is None else self._children[place.child]
+        if child is None or child.state is not ChildState.READY:
+            place.is_orphaned = True
+            if place.slot is not None and place.adopter is not None:
+                self._do(DrainSlot(place.slot, place.adopter))
             return
-        place = self._workers[slot]
-        # Either one's word is enough: they read from one queue, and nothing is added to it any more.
-        if child.name in {place.child, place.adopter}:
-            place.is_drained = True
+        for other in self._release_adopted(child):
+            assert other.slot is not None
+            self._do(DisownSlot(other.slot, child.name))
+        child.state = ChildState.DRAINING
+        self._report("worker_retired", child)
+        self._do(SendStop(child.name, at_once=False))
 
     def _on_stop(self, at_once: bool, reason: str, now: Seconds) -> None:
         if self.phase is Phase.ENDING or (self.phase is Phase.DRAINING and not at_once):
@@ -384,6 +518,7 @@ class Supervision:
         self._do(RefuseConnections())
         for place in self._places:
             place.respawn_at = math.inf
+        self._part_successors()
         for child in self._workers_alive():
             if child.state in {ChildState.BOOTING, ChildState.READY}:
                 child.state = ChildState.DRAINING
@@ -419,10 +554,9 @@ class Supervision:
         """Brings about what follows from the state, whatever event led to it."""
         if self.phase in {Phase.STARTING, Phase.RUNNING}:
             self._fill_places(now)
-        if self.phase is Phase.STARTING and all(
-            place.child is not None and self._children[place.child].state is ChildState.READY
-            for place in self._places
-        ):
+            self._clear_retired()
+            self._succeed_worn(now)
+        if self.phase is Phase.STARTING and self.is_complete:
             self.phase = Phase.RUNNING
             self._do(AnnounceReady())
         if self.phase is Phase.DRAINING:
@@ -442,11 +576,70 @@ class Supervision:
             if place.child is None and now >= place.respawn_at:
                 self._spawn(place, now)
 
-    def _drain(self, now: Seconds) -> None:
+    def _clear_retired(self) -> None:
+        """Has the queues of retired slots accepted, and closes these slots, the highest first."""
+        for place in self._retired:
+            if place.is_orphaned and place.adopter is None and not place.is_drained:
+                self._adopt(place, ChildState.READY)
+        open_places = [place for place in self._retired if not place.is_closed]
+        for place in sorted(open_places, key=lambda place: place.slot or 0, reverse=True):
+            if not place.is_drained:
+                break
+            place.is_closed = True
+            assert place.slot is not None
+            self._do(CloseSlot(place.slot))
+        self._retired = tuple(
+            place for place in self._retired if not place.is_closed or place.child is not None
+        )
+
+    def _succeed_worn(self, now: Seconds) -> None:
+        """Forks the successor of a worn worker, if none is being replaced yet."""
+        is_busy = self._leaver in self._children or any(
+            place.successor is not None for place in self._workers
+        )
+        if is_busy or self.phase is not Phase.RUNNING or now < self._succeed_at:
+            return
         for place in self._workers:
+            child = None if place.child is None else self._children[place.child]
+            if child is not None and child.is_worn and child.is_reachable:
+                place.successor = self._add_child(place, now).name
+                return
+
+    def _succeed(self, successor: _Child) -> None:
+        """The successor takes the place. Who was in it finishes, unless it is beyond that."""
+        place = successor.place
+        assert place.child is not None
+        child = self._children[place.child]
+        place.child, place.successor = successor.name, None
+        self._leaver = child.name
+        for other in self._release_adopted(child):
+            assert other.slot is not None
+            self._do(DisownSlot(other.slot, child.name))
+        self._move_out(child)
+        if child.state is ChildState.READY:
+            child.state = ChildState.DRAINING
+            self._report("worker_replaced", child)
+            self._do(SendLeave(child.name))
+
+    def _part_successors(self) -> None:
+        """In a stop nobody is succeeded any more: those that were to succeed leave like all others."""
+        for place in (*self._workers, *self._retired):
+            if place.successor is not None:
+                successor = self._children[place.successor]
+                place.successor = None
+                self._move_out(successor)
+
+    def _move_out(self, child: _Child) -> None:
+        """Gives a child that only finishes a place of its own, for whose slot nothing is left to do."""
+        child.place = _Place(child.place.slot, child.name, is_drained=True, is_retired=True, is_closed=True)
+        self._retired += (child.place,)
+
+    def _drain(self, now: Seconds) -> None:
+        places = (*self._workers, *self._retired)
+        for place in places:
             if place.is_orphaned and place.adopter is None and not place.is_drained:
                 self._drain_orphan(place, now)
-        if all(place.is_drained for place in self._workers):
+        if all(place.is_drained for place in places):
             self._close_listeners()
         if not self._workers_alive():
             self._leave(now, Exit(0))
@@ -469,29 +662,41 @@ class Supervision:
         able = [child for child in self._workers_alive() if child.state is state and child.place is not place]
         if not able or place.slot is None:
             return False
-        adopter = min(able, key=lambda child: sum(other.adopter == child.name for other in self._workers))
+        everywhere = (*self._workers, *self._retired)
+        adopter = min(able, key=lambda child: sum(other.adopter == child.name for other in everywhere))
         place.adopter = adopter.name
         self._do(AdoptSlot(place.slot, adopter.name))
+        if place.is_retired and state is ChildState.READY:
+            self._do(DrainSlot(place.slot, adopter.name))
         self._report("slot_adopted", None, slot=place.slot, by=self._slot_of(adopter.name))
         return True
 
     def _spawn(self, place: _Place, now: Seconds) -> _Child:
+        child = self._add_child(place, now)
+        place.child = child.name
+        place.spawns += 1
+        place.respawn_at = math.inf
+        return child
+
+    def _add_child(self, place: _Place, now: Seconds) -> _Child:
         name = ChildId(self._next_child)
         self._next_child += 1
         child = self._children[name] = _Child(name, place, ChildState.BOOTING, spawned_at=now)
-        place.child = name
-        place.spawns += 1
-        place.respawn_at = math.inf
         self._do(SpawnChild(name, place.slot))
         return child
 
     def _give_up(self, child: _Child, age: Seconds, now: Seconds) -> None:
-        """The child does not beat any more: dump it, hand its slots over, kill it."""
+        """The child does not beat any more."""
+        self._report("worker_hung", child, seconds=round(age, 1))
+        self._abandon(child, now)
+
+    def _abandon(self, child: _Child, now: Seconds) -> None:
+        """The child is of no use any more: dump it, hand its slots over, kill it."""
         child.state = ChildState.HUNG
         child.must_leave_by(now + DUMP_GRACE)
-        for place in (child.place, *self._release_adopted(child)):
+        own = (child.place,) if child.place.successor != child.name else ()
+        for place in (*own, *self._release_adopted(child)):
             place.is_orphaned = True
-        self._report("worker_hung", child, seconds=round(age, 1))
         self._do(DumpChild(child.name))
 
     def _leave(self, now: Seconds, end: Exit) -> None:
@@ -502,6 +707,7 @@ class Supervision:
         for place in self._places:
             place.respawn_at = math.inf
         self._close_listeners()
+        self._part_successors()
         for child in self._children.values():
             child.must_leave_by(now + LEAVE_GRACE)
             self._do(SendStop(child.name, at_once=True))
@@ -517,6 +723,12 @@ class Supervision:
         self._do(self._end)
 
     # Small questions
+
+    def _state_of(self, place: _Place) -> str:
+        if place.child is None:
+            return NO_CHILD
+        state = self._children[place.child].state
+        return RETIRED if place.is_retired and state is ChildState.DRAINING else state.value
 
     def _workers_alive(self) -> list[_Child]:
         return [child for child in self._children.values() if child.place.slot is not None]

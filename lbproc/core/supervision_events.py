@@ -85,6 +85,37 @@ class SlotDrained:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildWorn:
+    """The worker has served as many requests as one is to; it goes on until it is replaced."""
+
+    child: ChildId
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStraggled:
+    """The child does not follow the configuration that was put in force."""
+
+    child: ChildId
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """Another configuration is in force. Whoever is spawned from now on is born with it.
+
+    Sockets and inboxes of slots that are new are there, and listen.
+
+    Args:
+        workers: how many slots there are.
+        heartbeat_timeout: how old a child's heartbeat may be.
+        drain_timeout: how long a drain may last.
+    """
+
+    workers: int
+    heartbeat_timeout: Seconds
+    drain_timeout: Seconds
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """Somebody wants an end.
 
@@ -109,8 +140,17 @@ class Ticked:
     heartbeats: Mapping[ChildId, Seconds]
 
 
-ChildEvent = ChildReady | ChildFailedToBoot | ChildExited | SpawnFailed | ChannelLost | SlotDrained
-Event = Started | Listening | ListenFailed | StopRequested | Ticked | ChildEvent
+ChildEvent = (
+    ChildReady
+    | ChildFailedToBoot
+    | ChildExited
+    | SpawnFailed
+    | ChannelLost
+    | ChildStraggled
+    | ChildWorn
+    | SlotDrained
+)
+Event = Started | Listening | ListenFailed | Reconfigured | StopRequested | Ticked | ChildEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +175,13 @@ class SendStop:
 
     child: ChildId
     at_once: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendLeave:
+    """Tell the worker that its slot has another one: let go of the slot at once, finish, leave."""
+
+    child: ChildId
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +215,14 @@ class DisownSlot:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainSlot:
+    """Tell the adopter of a slot that is retired to accept what is queued there, and no more."""
+
+    slot: Slot
+    by: ChildId
+
+
+@dataclass(frozen=True, slots=True)
 class RepairColumn:
     """Take back what the child held in the table, and free its column. Once for every child that is gone."""
 
@@ -182,6 +237,20 @@ class RefuseConnections:
 @dataclass(frozen=True, slots=True)
 class CloseListeners:
     """Close the supervisor's ends of listening sockets and inboxes: clients are refused, not ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetireSlots:
+    """Steer new connections to the slots below ``first``, and refuse hand-overs to the others."""
+
+    first: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSlot:
+    """Close the supervisor's ends of the sockets and the inbox of a retired slot. The highest come first."""
+
+    slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,5 +281,16 @@ class Exit:
     reason: str = ""
 
 
-ChildCommand = SpawnChild | SendStop | DumpChild | KillChild | AdoptSlot | DisownSlot | RepairColumn
-Command = ChildCommand | Listen | RefuseConnections | CloseListeners | AnnounceReady | Report | Exit
+ChildCommand = (
+    SpawnChild
+    | SendStop
+    | SendLeave
+    | DumpChild
+    | KillChild
+    | AdoptSlot
+    | DisownSlot
+    | DrainSlot
+    | RepairColumn
+)
+ListenerCommand = Listen | RefuseConnections | CloseListeners | RetireSlots | CloseSlot
+Command = ChildCommand | ListenerCommand | AnnounceReady | Report | Exit

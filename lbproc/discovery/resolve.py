@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import encodings.idna  # noqa: F401  asked for by name in a lookup, when rights to read it may be given up
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import trio
 
@@ -45,29 +45,61 @@ class Resolver:
         lookup: resolves one name.
     """
 
-    __slots__ = ("_known", "_log", "_lookup", "_names", "_tell")
+    __slots__ = ("_known", "_log", "_lookup", "_names", "_tell", "_urgent", "_woken")
 
     def __init__(
-        self, names: Sequence[TcpAddress], tell: Tell, log: ErrorLog, lookup: Lookup = look_up
+        self, names: Iterable[TcpAddress], tell: Tell, log: ErrorLog, lookup: Lookup = look_up
     ) -> None:
-        self._names = tuple(names)
+        self._names = frozenset(names)
         self._tell = tell
         self._log = log
         self._lookup = lookup
-        self._known: dict[TcpAddress, frozenset[TcpAddress]] = {}
+        self._known: dict[TcpAddress, list[str]] = {}
+        self._urgent: set[TcpAddress] = set()
+        self._woken = trio.Event()
+
+    def follow(self, names: Mapping[TcpAddress, bool]) -> None:
+        """Resolves these names from now on and no others; those that are new at once.
+
+        Args:
+            names: each with whether its addresses are in use. If they are not although they were told, they
+                are told again.
+        """
+        forgotten = {name for name, is_in_use in names.items() if not is_in_use and name in self._known}
+        self._urgent = {name for name in self._urgent if name in names}
+        self._urgent |= (names.keys() - self._names) | forgotten
+        self._names = frozenset(names)
+        self._known = {name: found for name, found in self._known.items() if name in names}
+        for name in forgotten:
+            del self._known[name]
+        if self._urgent:
+            self._woken.set()
+
+    async def learn(self, names: Iterable[TcpAddress]) -> dict[str, list[str]]:
+        """Looks up names that may be followed soon; returns what is known of them, once that is told."""
+        wanted = list(names)
+        await self._resolve_all(name for name in wanted if name not in self._known)
+        return {str(name): self._known[name] for name in wanted if name in self._known}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Resolves for ever; started once the first round is told. Without names it only starts."""
-        await self._resolve_all()
+        """Resolves for ever; started once the first round is told."""
+        await self._resolve_all(self._names)
         task_status.started()
-        while self._names:
-            await trio.sleep(INTERVAL)
-            await self._resolve_all()
+        next_round_at = trio.current_time() + INTERVAL
+        while True:
+            with trio.move_on_at(next_round_at):
+                await self._woken.wait()
+            self._woken = trio.Event()
+            urgent, self._urgent = self._urgent, set()
+            if trio.current_time() >= next_round_at:
+                urgent |= self._names
+                next_round_at = trio.current_time() + INTERVAL
+            await self._resolve_all(urgent)
 
-    async def _resolve_all(self) -> None:
+    async def _resolve_all(self, names: Iterable[TcpAddress]) -> None:
         changed: dict[str, list[str]] = {}
         async with trio.open_nursery() as nursery:
-            for name in self._names:
+            for name in names:
                 nursery.start_soon(self._resolve, name, changed)
         if changed:
             await self._tell(changed)
@@ -85,7 +117,7 @@ class Resolver:
             self._log.write(Event.NAME_RESOLUTION_FAILED, name=name.host, reason=reason)
             return
         # Name servers rotate their answers; the same addresses in another order are no news.
-        if found and frozenset(found) != self._known.get(name):
-            self._known[name] = frozenset(found)
-            changed[str(name)] = [str(address) for address in dict.fromkeys(found)]
+        texts = list(dict.fromkeys(map(str, found)))
+        if texts and set(texts) != set(self._known.get(name, ())):
+            self._known[name] = changed[str(name)] = texts
             self._log.write(Event.NAME_RESOLVED, name=name.host, addresses=",".join(changed[str(name)]))

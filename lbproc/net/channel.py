@@ -94,7 +94,7 @@ class SupervisorChannel:
             sent = self._send_some(octets, descriptors)
             if not sent:
                 return
-            _close_all(descriptors)
+            close_all(descriptors)
             self._unsent_bytes -= sent
             if sent == len(octets):
                 self._unsent.popleft()
@@ -132,7 +132,7 @@ class SupervisorChannel:
     def close(self) -> None:
         """Closes this end; the child reads end of file. Idempotent."""
         for _, descriptors in self._unsent:
-            _close_all(descriptors)
+            close_all(descriptors)
         self._unsent.clear()
         self._unsent_bytes = 0
         self.socket.close()
@@ -170,12 +170,12 @@ class ChildChannel:
             except OSError as error:
                 raise ControlError(f"the supervisor is gone: {error.strerror}") from None
 
-    async def receive(self) -> tuple[Message, tuple[socket.socket, ...]] | None:
-        """The next message with the sockets that came along; None when the supervisor is gone.
+    async def receive(self) -> tuple[Message, tuple[int, ...]] | None:
+        """The next message with the descriptors that came along; None when the supervisor is gone.
 
-        There are no sockets, although the message names some, when this process has no room for them.
+        There are no descriptors, although the message names some, when this process has no room for them.
 
-        The sockets are non-blocking and belong to the caller. One task receives.
+        They belong to the caller; `as_sockets` makes sockets of those that are. One task receives.
         """
         while (message := self._decoder.next_message()) is None:
             try:
@@ -188,28 +188,39 @@ class ChildChannel:
                 return None
             self._descriptors.extend(_descriptors_in(ancillary))
             self._decoder.feed(octets)
-        return message, self._take_sockets(descriptor_count(message))
+        return message, self._take_descriptors(descriptor_count(message))
 
-    def _take_sockets(self, count: int) -> tuple[socket.socket, ...]:
-        """The sockets of one message, or none of them when one is missing.
+    def _take_descriptors(self, count: int) -> tuple[int, ...]:
+        """The descriptors of one message, or none of them when one is missing.
 
         The kernel drops descriptors for which this process has no room (MSG_CTRUNC). A read that carries
         descriptors holds no byte of a later message, so what is here belongs to this one.
         """
         if len(self._descriptors) < count:
-            _close_all(self._descriptors)
+            close_all(self._descriptors)
             self._descriptors.clear()
             return ()
-        sockets = tuple(socket.socket(fileno=self._descriptors.popleft()) for _ in range(count))
-        for adopted in sockets:
-            adopted.setblocking(False)
-        return sockets
+        return tuple(self._descriptors.popleft() for _ in range(count))
 
     def close(self) -> None:
         """Closes this end and every descriptor that nobody took. Idempotent."""
-        _close_all(self._descriptors)
+        close_all(self._descriptors)
         self._descriptors.clear()
         self._socket.close()
+
+
+def as_sockets(descriptors: Sequence[int]) -> tuple[socket.socket, ...]:
+    """Received descriptors as sockets, non-blocking."""
+    sockets = tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
+    for received in sockets:
+        received.setblocking(False)
+    return sockets
+
+
+def close_all(descriptors: Sequence[int] | deque[int]) -> None:
+    """Closes descriptors that nobody wants."""
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def send_last_words(end: socket.socket, message: SupervisorBound) -> None:
@@ -225,7 +236,7 @@ def _copies(descriptors: Sequence[int]) -> tuple[int, ...]:
         for descriptor in descriptors:
             copies.append(os.dup(descriptor))  # noqa: PERF401  those before a failure must be known
     except OSError as error:
-        _close_all(copies)
+        close_all(copies)
         raise ControlError(
             f"no descriptor is left for what the child does not read: {error.strerror}"
         ) from None
@@ -238,8 +249,3 @@ def _descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found.frombytes(content[: len(content) - len(content) % found.itemsize])
     return found.tolist()
-
-
-def _close_all(descriptors: Sequence[int] | deque[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

@@ -5,9 +5,9 @@ the pairs and keeps both ends, so what is in an inbox outlives the worker that i
 next worker takes it, or the sibling that adopts the slot. Every worker has its own inbox to read from, and
 the other ends of all others'. Owns how a connection travels. Does not own who gives what to whom.
 
-Theory of operation. A message carries one descriptor, and a few bytes that say which listener accepted it
-from whom. Once it is sent the giver closes its own descriptor; nothing is lost then unless the last inbox
-closes. Sending never waits: a giver whom the kernel refuses keeps the connection.
+Theory of operation. A message carries one descriptor, and a few bytes that say at which address it was
+accepted, and from whom. Once it is sent the giver closes its own descriptor; nothing is lost then unless the
+last inbox closes. Sending never waits: a giver whom the kernel refuses keeps the connection.
 
 The end is the kernel's. A shutdown of the inbox's receiving side (`lbproc.net.listeners.refuse_new`) refuses
 all further sends, from every process at once, and lets what is there be read; then reads give the end. So
@@ -55,12 +55,12 @@ def open_inbox() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, kind)
 
 
-def hand_over(outbox: socket.socket, listener_name: str, sock: socket.socket, peer: SocketPeer) -> bool:
+def hand_over(outbox: socket.socket, key: int, sock: socket.socket, peer: SocketPeer) -> bool:
     """Sends an accepted socket to an inbox, and closes it here.
 
     Args:
         outbox: the sending end.
-        listener_name: of the listener that accepted it.
+        key: of the bound address that it came to.
         sock: nothing was read from it, and no epoll has ever watched it.
         peer: as accept returned it.
 
@@ -69,7 +69,7 @@ def hand_over(outbox: socket.socket, listener_name: str, sock: socket.socket, pe
     """
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))
     try:
-        outbox.sendmsg([encode_hand_over(listener_name, peer)], [rights], socket.MSG_NOSIGNAL)
+        outbox.sendmsg([encode_hand_over(key, peer)], [rights], socket.MSG_NOSIGNAL)
     except (OSError, ControlError):
         return False
     sock.close()
@@ -83,8 +83,8 @@ class Inbox:
         sock: The receiving end; not closed here.
         dispatcher: Reports its events.
         deadlines: The worker's sweeper.
-        on_take: Gets the name of the listener, the socket, for which it takes responsibility, and the peer's
-            address. It must not wait; what it raises ends the loop.
+        on_take: Gets the key of the bound address, the socket, for which it takes responsibility, and the
+            peer's address. It must not wait; what it raises ends the loop.
         on_empty: Told when nothing is in the inbox.
         on_exhausted: Told the error when no descriptor is free, once each time the loop has to rest.
         on_nonsense: Told of a message that cannot be understood; what came along is closed.
@@ -101,7 +101,7 @@ class Inbox:
         sock: socket.socket,
         dispatcher: Dispatcher,
         deadlines: Deadlines,
-        on_take: Callable[[str, socket.socket, SocketPeer], None],
+        on_take: Callable[[int, socket.socket, SocketPeer], None],
         *,
         on_empty: Callable[[], None],
         on_exhausted: Callable[[OSError], None],
@@ -177,7 +177,7 @@ class Inbox:
 
     def _take(self, octets: bytes, descriptors: Sequence[int], flags: int) -> None:
         try:
-            listener_name, peer = decode_hand_over(octets)
+            key, peer = decode_hand_over(octets)
             if flags & socket.MSG_CTRUNC and not descriptors:
                 # Another thread was quicker to take the free descriptor. The connection is closed.
                 lost = OSError(
@@ -191,7 +191,7 @@ class Inbox:
                 os.close(descriptor)
             self._on_nonsense(error)
             return
-        self._on_take(listener_name, sock, peer)
+        self._on_take(key, sock, peer)
 
 
 def _only_stream(descriptors: Sequence[int]) -> socket.socket:

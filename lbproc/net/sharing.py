@@ -27,7 +27,7 @@ class Sharing:
     Args:
         slot: of this worker.
         siblings: sees all workers, this one among them.
-        outboxes: the sending ends of the other slots' inboxes; not closed here.
+        outboxes: the sending ends of the other slots' inboxes; closed here when their slot goes.
     """
 
     __slots__ = ("_are_short", "_outboxes", "_siblings", "_slot", "_slots")
@@ -35,7 +35,7 @@ class Sharing:
     def __init__(self, slot: Slot, siblings: Siblings, outboxes: Mapping[Slot, socket.socket]) -> None:
         self._slot = slot
         self._siblings = siblings
-        self._outboxes = outboxes
+        self._outboxes = dict(outboxes)
         self._slots = 1 + len(outboxes)
         self._are_short = False
 
@@ -49,11 +49,33 @@ class Sharing:
         """
         self._are_short = are_short(ended, held, seconds)
 
-    def give_away(self, listener_name: str, sock: socket.socket, peer: SocketPeer) -> bool:
+    def resize(self, slots: int, fresh: Mapping[Slot, socket.socket]) -> None:
+        """Shares with another number of workers from now on.
+
+        A worker whose own slot goes gives nothing away any more.
+
+        Args:
+            slots: how many there are.
+            fresh: the sending ends of the inboxes of new slots.
+        """
+        self._outboxes.update(fresh)
+        last = slots if self._slot < slots else 0
+        for slot in [slot for slot in self._outboxes if slot >= last]:
+            self._outboxes.pop(slot).close()
+        self._slots = 1 + len(self._outboxes)
+        self._siblings.resize(max(slots, self._slot + 1))
+
+    def close(self) -> None:
+        """Closes the outboxes; nothing is given away any more."""
+        for outbox in self._outboxes.values():
+            outbox.close()
+        self._outboxes.clear()
+
+    def give_away(self, key: int, sock: socket.socket, peer: SocketPeer) -> bool:
         """Hands a connection that was just accepted to a sibling with fewer, if there is reason to.
 
         Args:
-            listener_name: of the listener that accepted it.
+            key: of the bound address that it came to.
             sock: not yet registered with an epoll. Closed here if it was given away.
             peer: as accept returned it.
 
@@ -67,10 +89,20 @@ class Sharing:
         if may_keep(own, total, self._slots):
             return False
         slot = choose_slot(self._slot, siblings.ready_loads())
-        if slot is None:
+        outbox = None if slot is None else self._outboxes.get(slot)
+        if slot is None or outbox is None:
             return False
-        siblings.add_waiting(slot)
-        if hand_over(self._outboxes[slot], listener_name, sock, peer):
+        return self._give(slot, outbox, key, sock, peer)
+
+    def pass_on(self, key: int, sock: socket.socket, peer: SocketPeer) -> bool:
+        """Hands a connection that this worker cannot serve to any sibling; as `give_away`."""
+        return any(self._give(slot, outbox, key, sock, peer) for slot, outbox in self._outboxes.items())
+
+    def _give(
+        self, slot: Slot, outbox: socket.socket, key: int, sock: socket.socket, peer: SocketPeer
+    ) -> bool:
+        self._siblings.add_waiting(slot)
+        if hand_over(outbox, key, sock, peer):
             return True
-        siblings.remove_waiting(slot)
+        self._siblings.remove_waiting(slot)
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from lbproc.types import TcpAddress
+from lbproc.types import Address, TcpAddress, UnixAddress
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
@@ -33,3 +33,16 @@ def bound_address(sock: socket.socket) -> TcpAddress:
     """The address that a TCP socket is bound to, with the port that the kernel chose for port 0."""
     host, port = sock.getsockname()[:2]
     return TcpAddress(host, port)
+
+
+def listening_address(sock: socket.socket) -> Address | None:
+    """The address of a listening TCP or Unix socket; None: it has none that can be written down."""
+    if sock.family in {socket.AF_INET, socket.AF_INET6}:
+        return bound_address(sock)
+    path = sock.getsockname() if sock.family is socket.AF_UNIX else b""
+    return UnixAddress(path) if isinstance(path, str) and path else None
+
+
+def takes_both_families(sock: socket.socket) -> bool:
+    """Whether IPv4 clients come to an IPv6 socket, with addresses such as ``::ffff:192.0.2.1``."""
+    return sock.family is socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)

@@ -11,7 +11,8 @@ Owns the response. The request is ``proxy.upload``'s, and how long to wait for w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
 
 from lbproc.core.http.body import NoBody, make_response_body
 from lbproc.core.http.exchange import Fault, keeps_backend, keeps_client
@@ -25,7 +26,7 @@ from lbproc.net.readiness import READ
 from lbproc.net.relay import Pipe, SinkFailed, SourceFailed, Truncated
 from lbproc.net.transport import ConnectionLost, Transport
 from lbproc.net.tunnel import Tunnel
-from lbproc.proxy.pending import ExchangeFailed, PendingRequest
+from lbproc.proxy.pending import AnswerDeclined, ExchangeFailed, PendingRequest
 from lbproc.proxy.plain import READ_SIZE
 from lbproc.proxy.replying import send_all
 from lbproc.proxy.upload import Upload
@@ -35,6 +36,7 @@ from lbproc.shm.views import WorkerCounter
 if TYPE_CHECKING:
     from lbproc.config.model import PoolTimeouts
     from lbproc.proxy.connection import ClientConnection
+    from lbproc.proxy.failover import Failover
     from lbproc.proxy.plain import PlainExchange
 
 MAX_INTERIM = 100
@@ -50,12 +52,14 @@ class Attempt:
         upstream: the connection to the backend; the caller closes or keeps it.
         host: what a request that names no host is taken to mean.
         timeouts: the pool's.
+        failover: may decline an answer; None when all are passed on.
         plain: how far reflexes have brought this attempt, if they began it.
     """
 
     __slots__ = (
         "_connection",
         "_context",
+        "_failover",
         "_head",
         "_pending",
         "_plain",
@@ -74,10 +78,12 @@ class Attempt:
         upstream: Transport,
         host: bytes,
         timeouts: PoolTimeouts,
+        failover: Failover | None,
         plain: PlainExchange | None,
     ) -> None:
         self._connection = connection
         self._context = connection.context
+        self._failover = failover
         self._pending = pending
         self._head = pending.head
         self._plain = plain
@@ -101,18 +107,28 @@ class Attempt:
 
         Raises:
             ExchangeFailed: the attempt came to nothing, or broke off.
+            AnswerDeclined: it brought an answer that the client does not get.
         """
         try:
             if self._plain is not None and self._plain.answer is not None:
                 return await self._take_over_response(self._plain, self._plain.answer.head)
             response, rest = await self._await_response()
+            if self._failover is not None:
+                if self._failover.declines(response.status):
+                    self._decline(response, rest)
+                self._pending.forget()
             if response.status == 101:
                 await self._tunnel(response, rest)
                 return False
             return await self._relay_response(response, rest)
         except ConnectionLost:
             raise ExchangeFailed(Fault.CLIENT_GONE) from None
+        except AnswerDeclined:
+            raise
         except ExchangeFailed:
+            self._progress.untouched = not self._upload.pipe.sent and (
+                self._plain is None or self._plain.is_untouched
+            )
             raise
         except BaseException:  # cancelled, or a defect: what has begun must not look complete
             if self._progress.response_begun:
@@ -177,11 +193,29 @@ class Attempt:
         return response
 
     async def _relay_interim(self, response: ResponseHead) -> None:
+        pending = self._pending
+        is_known = self._head.http10  # RFC 9110 section 15.2: a 1.0 client is to hear of none
         if response.status == 100:
-            self._pending.wants_continue = False
+            is_known = is_known or pending.continued
+            pending.wants_continue = False
+        elif not is_known:
+            self._progress.hinted = True
         self._waiting.begin_anew()
-        if not self._head.http10:  # RFC 9110 section 15.2: a 1.0 client does not know them
+        if not is_known:
             await send_all(self._connection, render_interim(response), self._record)
+
+    def _decline(self, response: ResponseHead, rest: bytes) -> NoReturn:
+        """Ends a response that is not passed on. Its connection serves on if it has come whole."""
+        body = make_response_body(response.framing, dechunk=False)
+        with suppress(Rejected):
+            _, excess = body.take(rest)
+            self.keeps_upstream = body.complete and keeps_backend(
+                backend_wants=response.keep_alive,
+                request_sent=self._progress.request_sent,
+                delimited=response.framing.kind is not FramingKind.UNTIL_CLOSE,
+                excess=bool(excess),
+            )
+        raise AnswerDeclined
 
     async def _relay_response(self, response: ResponseHead, rest: bytes) -> bool:
         """Relays the final response. Returns whether the client connection may be used again."""
@@ -192,7 +226,7 @@ class Attempt:
             client_wants=request.keep_alive,
             request_sent=progress.request_sent,
             delimited=delimited,
-            draining=self._context.draining,
+            draining=self._connection.lineage.draining,
         )
         try:
             download = Pipe(
@@ -263,6 +297,8 @@ class Attempt:
         self._progress.response_begun = True
         await send_all(connection, piece, record)
         self._context.view.count(WorkerCounter.TUNNELS)
+        if record.backend is not None and record.backend.outlier is not None:
+            record.backend.outlier.answered(record.backend, 101)
         tunnel = Tunnel(connection.transport, self._upstream, connection.take_rest(), rest)
         try:
             reason = await tunnel.relay(self._context.deadlines, connection.listener.timeouts.tunnel)

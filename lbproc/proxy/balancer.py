@@ -7,16 +7,22 @@ asks again, so the place is on a backend that was least loaded at that instant, 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
 from lbproc.core.hash_key import compile_hash_key
+from lbproc.core.outlier import OutlierRules
 from lbproc.core.pick import NoBackend, choose
 from lbproc.core.policies.policy import Candidate, PickContext
 from lbproc.core.policies.registry import REGISTRY
-from lbproc.core.pool import PoolState, pool_state
+from lbproc.core.pool import PoolState, pool_state, status_of
+from lbproc.core.retry import RetryRules
 from lbproc.net.connpool import IdleConnections
+from lbproc.proxy.ejection import PassiveChecks
+from lbproc.proxy.weighing import Weighing
 from lbproc.telemetry.entry import render_backend
-from lbproc.types import Address, Row, parse_address
+from lbproc.telemetry.events import Event
+from lbproc.types import Address, Admin, Health, Row, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -53,15 +59,24 @@ class Backend:
     the old one.
     """
 
-    __slots__ = ("_idle", "addresses", "candidate", "host", "is_member", "logged", "name", "row")
+    __slots__ = (
+        "_idle", "_keeps", "addresses", "candidate", "host", "is_member", "logged", "name", "outlier",
+        "resolved", "row",
+    )  # fmt: skip
 
-    def __init__(self, candidate: Candidate, row: Row, addresses: tuple[Address, ...]) -> None:
+    def __init__(self, candidate: Candidate, row: Row, resolved: list[str]) -> None:
         self.candidate = candidate
         self.name = candidate.name
         self.logged = render_backend(candidate.name)
         self.row = row
-        self.addresses = addresses
+        self.resolved = resolved
+        """The addresses as they were published; comparing these costs less than reading them."""
+        self.addresses: tuple[Address, ...] = tuple(map(parse_address, resolved))
         self.is_member = True
+        self.outlier: PassiveChecks | None = None
+        """Hears of every answer and failure; None: nobody does."""
+        self._keeps = True
+        """Connections that become idle are kept."""
         address = candidate.identity
         self.host = b"localhost" if address.startswith(b"unix:") else address
         """What an HTTP/1.0 request that names no host is taken to mean."""
@@ -73,7 +88,7 @@ class Backend:
 
     def checkin(self, transport: Transport, now: float) -> None:
         """Keeps a connection for reuse, or closes it when nobody would use it."""
-        displaced = self._idle.checkin(transport, now) if self.is_member else transport
+        displaced = self._idle.checkin(transport, now) if self._keeps else transport
         if displaced is not None:
             displaced.close()
 
@@ -84,8 +99,14 @@ class Backend:
 
     def retire(self) -> None:
         """Closes the idle connections, and each other one as its exchange ends."""
-        self.is_member = False
+        self.is_member = self._keeps = False
         self._idle.close_all()
+
+    def use(self, *, is_in_use: bool) -> None:
+        """Takes note of whether it is in use. Of one that is not, no idle connection is kept."""
+        self._keeps = is_in_use and self.is_member
+        if not is_in_use:
+            self._idle.close_all()
 
 
 class Lease:
@@ -119,15 +140,23 @@ class Balancer:
         "_context",
         "_follow_membership",
         "_hash_key",
+        "_is_retired",
+        "_out",
+        "_outlier",
+        "_panic",
+        "_passive",
         "_pick",
         "_policy",
         "_state",
         "_status_epoch",
-        "_ticket_index",
+        "_ticket",
+        "_weighing",
         "_words",
         "backends",
         "config",
         "name",
+        "pool_index",
+        "retries",
         "timeouts",
     )
 
@@ -137,38 +166,83 @@ class Balancer:
         self.name = name
         self.config = config
         self.timeouts = config.timeouts
+        self.retries = _retry_rules(config)
+        """None: only what was never sent is tried again."""
+        self.pool_index = 0
+        """Of the pool's words in the table."""
         self.backends: tuple[Backend, ...] = ()
         self._context = context
         self._follow_membership = follow_membership
+        self._is_retired = False
+        """Another generation's balancer has its place."""
+        rules = None if config.outlier is None else OutlierRules.of(config.outlier)
+        self._passive = PassiveChecks(name, rules, context)
+        self._outlier = None if rules is None else self._passive
+        self._weighing = Weighing(config.slow_start, context)
+        self._panic: bool | None = None
+        """Of the pool, as last seen; None: never."""
         self._policy = REGISTRY[config.policy]()
         self._hash_key = compile_hash_key(self._policy.fixed_key or config.hash_key)
         self._by_row: dict[Row, Backend] = {}
+        self._out: frozenset[Row] = frozenset()
+        """Backends that are out of use, as the pulse saw it."""
         self._pick = PickContext(context.random)
-        self._ticket_index = 0
+        self._ticket = partial(context.view.ticket, 0)
+        """Not a method: the context of the pick keeps it, and must not keep this balancer."""
         self._state: PoolState = pool_state((), ())
         self._words: tuple[int, ...] = ()
         self._status_epoch = -1
 
+    def inherit(self, before: Balancer) -> None:
+        """Gets the backends of the balancer whose place it takes, for `follow` to choose from."""
+        self._by_row, before._by_row = before._by_row, {}
+        self._out, self._panic = before._out, before._panic
+        before._passive.follow((), ())
+        before.backends, before._state, before._words = (), pool_state((), ()), ()
+
+    def retire(self) -> None:
+        """Leaves the pool to the balancer of the next generation, if that has one of its name.
+
+        Without one, what is left of its listeners is served by the backends that it had, each request over a
+        connection of its own.
+        """
+        self._is_retired = True
+        self._status_epoch = -1
+        for backend in self._by_row.values():
+            backend.retire()
+            backend.outlier = None
+
+    def _successor(self) -> Balancer | None:
+        """Who has its place, if it is retired."""
+        successor = self._context.runtime.pools.get(self.name) if self._is_retired else None
+        return None if successor is self else successor
+
     def follow(self, membership: PoolMembership) -> None:
         """Takes over published membership. What is no member any more is retired."""
-        self._ticket_index = membership["ticket"]
+        self.pool_index = membership["ticket"]
+        self._ticket = partial(self._context.view.ticket, self.pool_index)
         before = self._by_row
         self._by_row = {}
         for index, published in enumerate(membership["backends"]):
             name, address, weight, cap, backup, number, resolved = published
             row = Row(number)
-            addresses = tuple(parse_address(text) for text in resolved)
             candidate = Candidate(index, name, address.encode(), weight, cap, backup)
             known = before.get(row)
-            if known is not None and known.addresses == addresses:
+            if known is not None and known.resolved == resolved:
                 known.name, known.candidate, known.logged = name, candidate, render_backend(name)
                 self._by_row[row] = before.pop(row)
             else:
-                self._by_row[row] = Backend(candidate, row, addresses)
+                self._by_row[row] = Backend(candidate, row, resolved)
         for backend in before.values():
             backend.retire()
         self.backends = tuple(self._by_row.values())
-        self._policy.rebuild(tuple(backend.candidate for backend in self.backends))
+        for backend in self.backends:
+            backend.outlier = self._outlier
+        self._weighing.follow(
+            tuple(backend.candidate for backend in self.backends),
+            tuple(backend.row for backend in self.backends),
+        )
+        self._adopt_weights()
         self._follow_status()
 
     def take(self, request: RequestHead, client_ip: str, tried: Collection[Backend]) -> Lease | NoBackend:
@@ -184,6 +258,8 @@ class Balancer:
         """
         view = self._context.view
         if view.status_epoch() != self._status_epoch:
+            if (successor := self._successor()) is not None:
+                return successor.take(request, client_ip, tried)
             self._follow_membership()
             self._follow_status()
         policy, pick = self._policy, self._pick
@@ -204,8 +280,59 @@ class Balancer:
             if entry >= 0:
                 return Lease(backend, entry, self._context)
 
-    def _ticket(self) -> int:
-        return self._context.view.ticket(self._ticket_index)
+    def is_eligible(self, backend: Backend) -> bool:
+        """Whether a request may go to this backend, be it full or not, as of the last pick."""
+        if (successor := self._successor()) is not None:
+            return successor.is_eligible(backend)
+        return backend.candidate in self._state.eligible
+
+    def notice_out(self) -> frozenset[Row]:
+        """Closes the idle connections of backends out of use: down, unless in a panic, or in maintenance.
+
+        Returns:
+            Those of them that were not so at the last call, if what is under way there is to be cut.
+        """
+        view = self._context.view
+        if view.status_epoch() != self._status_epoch:
+            self._follow_status()
+        in_use = {candidate.identity for candidate in self._state.eligible}
+        statuses = view.statuses([backend.row for backend in self.backends])
+        out = set()
+        for backend, (health, admin, _) in zip(self.backends, statuses, strict=True):
+            is_out = (
+                health is Health.DOWN or admin is Admin.MAINTENANCE
+            ) and backend.candidate.identity not in in_use
+            backend.use(is_in_use=not is_out)
+            if is_out:
+                out.add(backend.row)
+        before, self._out = self._out, frozenset(out)
+        return self._out - before if self.config.on_down == "cut" else frozenset()
+
+    def look(self) -> None:
+        """Does what is due without a request: ten times a second, from the worker's pulse.
+
+        Ends ejections whose time is over, goes on with slow starts, and follows a change of a status that no
+        pick has met yet.
+        """
+        context = self._context
+        if context.view.status_epoch() != self._status_epoch:
+            self._follow_membership()
+            self._follow_status()
+        if self._passive.look(context.stamp()) or (self._weighing.is_starting and self._weigh()):
+            self._follow_status()
+
+    def _weigh(self) -> bool:
+        """Takes over weights that have changed with time. Returns whether some have."""
+        if not self._weighing.weigh():
+            return False
+        self._adopt_weights()
+        return True
+
+    def _adopt_weights(self) -> None:
+        members = self._weighing.members
+        for backend, candidate in zip(self.backends, members, strict=True):
+            backend.candidate = candidate
+        self._policy.rebuild(members)
 
     def _load_words(self, state: PoolState) -> tuple[int, ...]:
         view = self._context.view
@@ -217,7 +344,38 @@ class Balancer:
         The epoch is read first: a change in between is followed next time.
         """
         view = self._context.view
-        self._status_epoch = view.status_epoch()
-        members = tuple(backend.candidate for backend in self.backends)
-        self._state = pool_state(members, view.statuses([backend.row for backend in self.backends]))
+        self._status_epoch = -1 if self._is_retired else view.status_epoch()
+        statuses = view.statuses([backend.row for backend in self.backends])
+        self._weigh()
+        self._passive.follow(self.backends, statuses)
+        known = [
+            status_of(status, is_resolved=bool(backend.addresses))
+            for backend, status in zip(self.backends, statuses, strict=True)
+        ]
+        self._state = pool_state(self._weighing.members, known, self.config.panic_threshold)
         self._words = self._load_words(self._state)
+        if self._state.panic is not self._panic:
+            self._tell_panic(panic=self._state.panic)
+
+    def _tell_panic(self, *, panic: bool) -> None:
+        """Notes that panic begins or ends. Of all workers that see it, one tells."""
+        self._panic = panic
+        if self._context.view.set_panic(self.pool_index, panic=panic):
+            if panic:
+                threshold = self.config.panic_threshold
+                self._context.log.write(Event.POOL_PANIC, pool=self.name, threshold=threshold)
+            else:
+                self._context.log.write(Event.POOL_CALM, pool=self.name)
+
+
+def _retry_rules(config: PoolConfig) -> RetryRules | None:
+    retries = config.retries
+    if retries is None:
+        return None
+    return RetryRules.of(
+        attempts=retries.attempts,
+        on=retries.on,
+        budget=retries.budget,
+        per_try_timeout=retries.per_try_timeout,
+        max_body=retries.max_body,
+    )

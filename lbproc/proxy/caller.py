@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from lbproc.core.http.forwarding import fresh_ids, identify_client, is_trusted
 from lbproc.core.http.render import render_forwarding, render_request_start
-from lbproc.telemetry.entry import render_caller
 
 if TYPE_CHECKING:
     from random import Random
 
+    from lbproc.proxy.listener import HttpListener
     from lbproc.proxy.plan import Plan
     from lbproc.proxy.record import Record
-    from lbproc.proxy.runtime import HttpListener
 
 
 class Caller:
@@ -30,10 +29,11 @@ class Caller:
     Attributes:
         peer_ip: as given.
         planner: makes the plans for requests of such a peer.
-        logged: the log members that follow from the connection.
+        logged: what of log lines follows from the connection.
+        begin_record: makes the account of a request, of the worker's context and of this.
     """
 
-    __slots__ = ("_forwarded_for", "_listener", "_trusted", "logged", "peer_ip", "planner")
+    __slots__ = ("_forwarded_for", "_listener", "_trusted", "begin_record", "logged", "peer_ip", "planner")
 
     def __init__(self, peer_ip: str, listener: HttpListener) -> None:
         self.peer_ip = peer_ip
@@ -41,7 +41,9 @@ class Caller:
         self._trusted = bool(listener.trusted) and is_trusted(peer_ip, listener.trusted)
         self._forwarded_for = f"X-Forwarded-For: {peer_ip}\r\n".encode("ascii") if peer_ip else b""
         self.planner = listener.trusted_planner if self._trusted else listener.planner
-        self.logged = render_caller(peer_ip or None, listener.name)
+        log_format = listener.directions.log_format
+        self.logged = log_format.caller(peer_ip or None, listener.name)
+        self.begin_record: type[Record] = log_format.record
 
     def introduce(self, plan: Plan, record: Record, random: Random) -> bytes:
         """The end of the head that the backend gets: who asks, with ids of this request's own.
@@ -55,7 +57,8 @@ class Caller:
             forwarding = identify_client(plan.head, self.peer_ip, self._listener.trusted, random)
             record.client_ip = forwarding.client_ip
             record.request_id = forwarding.request_id
-            record.caller = render_caller(forwarding.client_ip or None, self._listener.name)
+            log_format = self._listener.directions.log_format
+            record.caller = log_format.caller(forwarding.client_ip or None, self._listener.name)
             return render_forwarding(plan.head, forwarding)
         record.request_id, traceparent = fresh_ids(random)
         ids = f"{record.request_id}\r\ntraceparent: {traceparent}\r\n\r\n"

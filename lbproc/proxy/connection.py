@@ -20,16 +20,21 @@ from lbproc.net.transport import ConnectionLost
 from lbproc.proxy.caller import Caller
 from lbproc.proxy.exchange import serve_request
 from lbproc.proxy.known import KNOWN_HEAD_SIZE
-from lbproc.proxy.plain import READ_SIZE, PlainExchange
-from lbproc.proxy.record import Record
+from lbproc.proxy.plain import READ_SIZE
 from lbproc.proxy.replying import linger, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from lbproc.net.readiness import Waits
     from lbproc.net.transport import Transport
     from lbproc.proxy.context import WorkerContext
+    from lbproc.proxy.exchange import Exchange
+    from lbproc.proxy.listener import HttpListener
+    from lbproc.proxy.plain import PlainExchange
     from lbproc.proxy.plan import Plan
-    from lbproc.proxy.runtime import HttpListener
+    from lbproc.proxy.record import Record
+    from lbproc.types import Row
 
 TURNS = 16
 """Requests served in a row before other connections get their turn."""
@@ -62,8 +67,10 @@ class ClientConnection:
         "_waits",
         "caller",
         "context",
+        "exchange",
         "has_unread",
         "is_idle",
+        "lineage",
         "listener",
         "transport",
     )
@@ -71,14 +78,18 @@ class ClientConnection:
     def __init__(self, transport: Transport, listener: HttpListener, context: WorkerContext) -> None:
         self.transport = transport
         self.listener = listener
+        """In the form that the present request began with."""
+        self.lineage = listener.lineage
         self.context = context
         self.caller = Caller(transport.peer_ip, listener)
+        self.exchange: Exchange | None = None
+        """Served by the task."""
         self.is_idle = True
         self.has_unread = False
         """An answer was given before the request was received whole; more of it may come."""
         self._error: Exception | None = None
         """What a reflex left to the task to raise."""
-        self._heads = HeadBuffer(listener.head_limits.max_size)
+        self._heads = HeadBuffer(listener.directions.head_limits.max_size)
         self._idle_until = 0.0
         self._is_over = False
         self._plain: PlainExchange | None = None
@@ -123,6 +134,35 @@ class ClientConnection:
         """Whether the client sent more than was answered, and so may still be sending."""
         return not self._heads.is_empty or bool(self.transport.recv(READ_SIZE))
 
+    def follow(self) -> bool:
+        """Goes on with the newest form of its listener, if no request is under way.
+
+        Returns:
+            False when one is: it is to be asked again.
+        """
+        if not self.is_idle:
+            return False
+        if self.lineage.current not in {None, self.listener}:
+            self._move()
+            # What is idle has at most the new time from now on, also if that is shorter.
+            until = self.context.now() + self.listener.timeouts.idle
+            if until < self._idle_until:
+                self._idle_until = until
+                if self.transport.source.is_parked:
+                    self.transport.source.deadline = until
+        return True
+
+    def _move(self) -> None:
+        """Goes on with the newest form of its listener, unless a request has begun to come."""
+        if self._started_at:
+            return
+        self.context.move()
+        listener = self.lineage.current
+        if listener is not None and listener is not self.listener:
+            self.listener = listener
+            self.caller = Caller(self.transport.peer_ip, listener)
+            self._heads.max_size = listener.directions.head_limits.max_size
+
     def nudge_idle(self) -> None:
         """Wakes a connection that waits for a request, so that it sees the worker leaving.
 
@@ -132,6 +172,12 @@ class ClientConnection:
             self.transport.source.ready |= READ
             self.transport.source.nudge()
 
+    def cut(self, rows: Collection[Row]) -> Row | None:
+        """Ends what is under way with one of these backends, if it is, and says with which."""
+        if self._plain is not None:
+            return self._plain.cut(rows)
+        return None if self.exchange is None else self.exchange.cut(rows)
+
     async def _turn(self) -> None:
         """Serves what the reflexes have left, or what there is to read, or waits.
 
@@ -140,21 +186,38 @@ class ClientConnection:
         """
         if self._error is not None:
             self._raise_error()
-        if self._record is None:
-            plan = self._poll()
-            if plan is None or self._begin(plan):
-                if not self._is_over:
-                    await self._wait()
-                return
+        if self._record is None and self._take_up():
+            if not self._is_over:
+                await self._wait()
+            return
         record, self._record = self._record, None
         plain, self._plain = self._plain, None
         assert record is not None
+        if plain is None and self.context.generation() != self.listener.generation:
+            record = self._plan_again(record)
         self._is_over = not await serve_request(self, record, plain)
         self._idle_until = self.context.now() + self.listener.timeouts.idle
         self._turns += 1
         if self._turns >= TURNS:
             self._turns = 0
             await trio.lowlevel.checkpoint()
+
+    def _take_up(self) -> bool:
+        """Begins the next request, if it is here. Returns whether nothing is left to the task."""
+        if self.context.generation() != self.listener.generation:
+            self._move()
+        plan = self._poll()
+        return plan is None or self._begin(plan)
+
+    def _plan_again(self, before: Record) -> Record:
+        """Lets a request that was read before a reload, and not begun, go where it would go now."""
+        self._move()
+        assert before.plan is not None
+        record = self.caller.begin_record(self.context, self.caller)
+        record.started_at, record.received_at = before.started_at, before.received_at
+        record.bytes_in = before.bytes_in
+        record.plan = self.caller.planner.plan_again(before.plan)
+        return record
 
     # Heads --------------------------------------------------------------------------------------------------
 
@@ -197,7 +260,7 @@ class ClientConnection:
     def _begin(self, plan: Plan) -> bool:
         """Begins a request. Returns whether it is under way by reflexes; else it is left in ``_record``."""
         self.is_idle = False
-        record = Record(self.context, self.caller)
+        record = self.caller.begin_record(self.context, self.caller)
         now = record.received_at = self.context.now()
         record.started_at = self._started_at or now
         self._started_at = 0.0
@@ -218,7 +281,7 @@ class ClientConnection:
             record.bytes_in += plan.body_length
         if self.transport.source.ready & READ:
             self._read_ahead()
-        plain = self._plain = PlainExchange(self, plan, record, early)
+        plain = self._plain = plan.plain(self, plan, record, early)
         if plain.begin():
             return True
         self._record = record
@@ -248,7 +311,7 @@ class ClientConnection:
             deadline = source.deadline
         elif not self.is_idle:
             deadline = self._started_at + self.listener.timeouts.header
-        elif context.leaving:
+        elif self.lineage.leaving:
             self._is_over = True
             return
         else:
@@ -273,8 +336,10 @@ class ClientConnection:
         source = self.transport.source
         if not source.is_parked:
             return False
-        if not self.context.draining:
+        if not self.lineage.draining:
             try:
+                if self.context.generation() != self.listener.generation:
+                    self._move()
                 plan = self._poll()
                 if plan is None:
                     if self.is_idle and not self._is_over:
@@ -298,7 +363,7 @@ class ClientConnection:
         self._plain = None
         self._idle_until = now + self.listener.timeouts.idle
         source = self.transport.source
-        if keep and not self.context.leaving and self._heads.is_empty and not source.ready & READ:
+        if keep and not self.lineage.leaving and self._heads.is_empty and not source.ready & READ:
             self.is_idle = True
             source.deadline = self._idle_until
             source.reflex = self._on_request
@@ -332,4 +397,4 @@ class ClientConnection:
     @property
     def has_room(self) -> bool:
         """Whether more bytes of a client that sends ahead may be kept."""
-        return self._heads.size < self.listener.head_limits.max_size
+        return self._heads.size < self._heads.max_size

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -16,14 +17,22 @@ from lbproc.net.readiness import Deadlines
 from lbproc.net.transport import Transport
 from lbproc.proxy.answer import Answer
 from lbproc.proxy.known import KNOWN_HEAD_SIZE, KNOWN_HEADS
+from lbproc.shm.clock import monotonic_ns
 from lbproc.shm.views import WorkerView
 from lbproc.telemetry.access_log import AccessLog
 from lbproc.telemetry.log import ErrorLog
 from lbproc.telemetry.stamp import UtcClock
 from lbproc.types import Address
 
+if TYPE_CHECKING:
+    from lbproc.proxy.runtime import Runtime
+
 Connector = Callable[[Address, float], Awaitable[Transport]]
 """Opens a transport to an address before a deadline (trio's clock), or raises ``ConnectFailed``."""
+
+
+def _stay() -> None:
+    """For a worker whose configuration never changes."""
 
 
 @dataclass(slots=True)
@@ -41,9 +50,44 @@ class WorkerContext:
     """Made after fork: siblings with one seed would pick in step."""
     now: Callable[[], float] = trio.current_time
     """The loop's clock."""
+    stamp: Callable[[], int] = monotonic_ns
+    """The table's clock."""
     answers: Memo[Answer] = field(default_factory=lambda: Memo(KNOWN_HEADS, KNOWN_HEAD_SIZE))
     """The heads that backends answer with, seen before."""
-    draining: bool = False
-    """This worker is to finish: every response announces the end of its connection."""
-    leaving: bool = False
-    """The grace of connections without a request is over."""
+    move: Callable[[], None] = _stay
+    """Moves this worker to the generation in force, as far as that can be done now."""
+    runtime: Runtime = field(init=False)
+    """In use."""
+    generation: Callable[[], int] = field(init=False)
+    """The generation in force."""
+    _draining: bool = field(init=False, default=False)
+    _leaving: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.generation = self.view.generation
+
+    def follow_membership(self) -> None:
+        """Lets the runtime in use take over published membership."""
+        self.runtime.follow_membership()
+
+    @property
+    def draining(self) -> bool:
+        """This worker is to finish: every response announces the end of its connection."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._draining = draining
+        for listener in self.runtime.listeners.values():
+            listener.lineage.draining = draining
+
+    @property
+    def leaving(self) -> bool:
+        """The grace of connections without a request is over."""
+        return self._leaving
+
+    @leaving.setter
+    def leaving(self, leaving: bool) -> None:
+        self._leaving = leaving
+        for listener in self.runtime.listeners.values():
+            listener.lineage.leaving = leaving

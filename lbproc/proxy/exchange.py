@@ -6,6 +6,7 @@ All of it runs in the task of the client connection.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbproc.core.http.body import make_request_body
@@ -17,17 +18,21 @@ from lbproc.errors import CapacityError
 from lbproc.net.connect import ConnectFailed
 from lbproc.net.transport import ConnectionLost
 from lbproc.proxy.attempt import Attempt
-from lbproc.proxy.pending import ExchangeFailed, PendingRequest
+from lbproc.proxy.failover import BUDGET_SPENT, Failover
+from lbproc.proxy.pending import AnswerDeclined, ExchangeFailed, PendingRequest
 from lbproc.proxy.replying import reply
 from lbproc.shm.views import BackendCounter
 from lbproc.telemetry.events import Event
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from lbproc.net.transport import Transport
     from lbproc.proxy.balancer import Backend, Balancer, Lease
     from lbproc.proxy.connection import ClientConnection
     from lbproc.proxy.plain import PlainExchange
     from lbproc.proxy.record import Record
+    from lbproc.types import Row
 
 _CONNECT_FAULTS = {
     "refused": Fault.CONNECT_REFUSED,
@@ -67,13 +72,15 @@ async def serve_request(connection: ClientConnection, record: Record, plain: Pla
             pending = PendingRequest(plan, introduction, record, connection.take_rest())
         else:
             pending = PendingRequest(plan, plain.introduction, record, plain.early)
-        return await Exchange(connection, pending, plain).run()
+        exchange = connection.exchange = Exchange(connection, pending, plain)
+        return await exchange.run()
     except ConnectionLost:
         raise
     except Exception:
         record.status = 500  # a defect; whoever started this task reports it
         raise
     finally:
+        connection.exchange = None  # the two name each other
         record.write(context.now())
 
 
@@ -86,7 +93,20 @@ class Exchange:
         plain: how far the reflexes have brought it, if they began it.
     """
 
-    __slots__ = ("_balancer", "_connection", "_context", "_pending", "_plain", "_progress", "_record")
+    __slots__ = (
+        "_backend",
+        "_balancer",
+        "_connection",
+        "_context",
+        "_failover",
+        "_is_cut",
+        "_pending",
+        "_plain",
+        "_progress",
+        "_record",
+        "_tried",
+        "_upstream",
+    )
 
     def __init__(
         self, connection: ClientConnection, pending: PendingRequest, plain: PlainExchange | None
@@ -99,6 +119,19 @@ class Exchange:
         self._progress = pending.progress
         self._pending = pending
         self._plain = plain
+        self._tried: list[Backend] = []
+        """Which have had their turn."""
+        self._failover = (
+            None
+            if self._balancer.retries is None
+            else Failover(self._balancer.retries, self._balancer, self._context, pending, self._tried)
+        )
+        self._backend: Backend | None = None
+        """The one that is being tried."""
+        self._upstream: Transport | None = None
+        """The connection to it, when that stands."""
+        self._is_cut = False
+        """The backend was taken out of use meanwhile."""
 
     async def run(self) -> bool:
         """Serves the request. Returns whether the client connection can serve another.
@@ -106,34 +139,81 @@ class Exchange:
         Raises:
             ConnectionLost: the client is gone.
         """
-        tried: list[Backend] = []
+        plain, failover = self._plain, self._failover
         failure: ExchangeFailed | None = None
-        lease: Lease | ExchangeFailed | None = None if self._plain is None else self._plain.lease
-        while True:
-            if lease is None:
-                lease = self._take(tried)
-            if isinstance(lease, ExchangeFailed):
-                return await self._end(failure or lease)
-            backend = lease.backend
-            if tried:
-                self._record.retries += 1
-                self._context.view.count_backend(tried[-1].row, BackendCounter.REDISPATCHES)
+        if plain is None and failover is not None:
+            failover.deposit()  # else the reflexes did
+        lease = (None if plain is None else plain.lease) or self._take()
+        while not isinstance(lease, ExchangeFailed):
+            if failover is not None:
+                failover.begin(lease, self._began_at())
             try:
-                return await self._try(backend)
+                return await self._try(lease.backend)
+            except AnswerDeclined:
+                failure = None
             except ExchangeFailed as error:
-                failure = error.bare()
-            finally:
-                lease.release()  # before the answer is sent: a client that takes it slowly holds no place
-            if is_backend_fault(failure.fault):
-                self._blame(backend, failure)
+                failure = self._fail(lease.backend, error.bare())
+            finally:  # before the answer is sent: a client that takes it slowly holds no place
+                if failover is None or failover.following is not lease:
+                    lease.release()
+            if failover is not None and failover.following is not None:
+                lease = self._repeat(failover.following)
+                continue
+            assert failure is not None
             if self._progress.judge(failure.fault) is not Verdict.REDISPATCH:
                 return await self._end(failure)
-            tried.append(backend)
-            lease = None
+            lease = self._redispatch(lease.backend)
+        return await self._end(failure or lease)
 
-    def _take(self, tried: list[Backend]) -> Lease | ExchangeFailed:
+    def _began_at(self) -> float:
+        """When the try began that is to be made, or gone on with."""
+        plain = self._plain
+        return self._context.now() if plain is None or plain.upstream is None else self._record.tried_at
+
+    def _fail(self, backend: Backend, failure: ExchangeFailed) -> ExchangeFailed:
+        """Judges a try that came to nothing: whose fault it is, and whether there is another one."""
+        fault = failure.fault
+        if self._is_cut and is_backend_fault(fault):
+            failure = ExchangeFailed(Fault.BACKEND_DOWN)
+        elif is_backend_fault(fault):
+            self._blame(backend, failure)
+        if self._failover is not None and self._progress.judge(failure.fault) is Verdict.REPLY:
+            self._failover.seek(failure.fault)
+        return failure
+
+    def _repeat(self, place: Lease) -> Lease:
+        """Goes on with another try."""
+        self._pending.rewind()
+        self._record.retries += 1
+        self._occupy(place)
+        return place
+
+    def _redispatch(self, backend: Backend) -> Lease | ExchangeFailed:
+        """Another place instead of one where nothing was sent."""
+        self._tried.append(backend)
+        self._progress.untouched = False
+        place = self._take()
+        if not isinstance(place, ExchangeFailed):
+            self._record.retries += 1
+            self._context.view.count_backend(backend.row, BackendCounter.REDISPATCHES)
+        return place
+
+    def cut(self, rows: Collection[Row]) -> Row | None:
+        """Ends the try under way if it is with one of these backends, and says with which.
+
+        What becomes of the request is decided as for any failure.
+        """
+        backend = self._backend
+        if backend is None or backend.row not in rows:
+            return None
+        self._is_cut = True
+        if self._upstream is not None:
+            self._upstream.abort()  # which wakes the task
+        return backend.row
+
+    def _take(self) -> Lease | ExchangeFailed:
         """A place on a backend, or why there is none."""
-        pending = self._pending
+        pending, tried = self._pending, self._tried
         try:
             lease = self._balancer.take(pending.head, self._record.client_ip, tried)
         except CapacityError as error:
@@ -144,12 +224,17 @@ class Exchange:
             if not tried:
                 self._context.log.write(Event.POOL_EXHAUSTED, pool=self._balancer.name, cause=fault.cause)
             return ExchangeFailed(fault)
-        self._record.backend = lease.backend
-        self._context.view.count_pick(lease.backend.row)
+        self._occupy(lease)
         return lease
+
+    def _occupy(self, place: Lease) -> None:
+        self._record.backend = place.backend
+        self._context.view.count_pick(place.backend.row)
 
     def _blame(self, backend: Backend, failure: ExchangeFailed) -> None:
         """Counts and reports what a backend did."""
+        if backend.outlier is not None:
+            backend.outlier.failed(backend, failure.reply.cause)
         self._context.view.count_backend(backend.row, BackendCounter.FAILURES)
         pool, name, answer = self._balancer.name, backend.name, failure.reply
         if failure.fault in CONNECT_FAULTS:
@@ -162,6 +247,19 @@ class Exchange:
     async def _try(self, backend: Backend) -> bool:
         """Serves the request on a backend, on an idle connection or, if that is stale, on a fresh one."""
         plain, self._plain = self._plain, None
+        self._backend = backend
+        self._is_cut = plain is not None and plain.is_cut
+        try:
+            keeps_client = await self._try_connections(backend, plain)
+        finally:
+            self._backend = None
+        if self._is_cut and self._record.status == 101:
+            self._record.cause = Fault.BACKEND_DOWN.cause
+        if backend.outlier is not None and self._record.status != 101:  # a tunnel counted when it opened
+            backend.outlier.answered(backend, self._record.status)
+        return keeps_client
+
+    async def _try_connections(self, backend: Backend, plain: PlainExchange | None) -> bool:
         reused = None if plain is None else plain.upstream
         if reused is None:
             plain = None
@@ -173,8 +271,9 @@ class Exchange:
             try:
                 return await self._attempt(backend, reused, plain)
             except ExchangeFailed as error:
-                if self._progress.judge(error.fault) is not Verdict.RETRY:
+                if self._is_cut or self._progress.judge(error.fault) is not Verdict.RETRY:
                     raise
+                self._progress.untouched = False
                 self._record.retries += 1
         self._progress.connection_reused = False
         return await self._attempt(backend, await self._connect(backend), None)
@@ -182,6 +281,8 @@ class Exchange:
     async def _connect(self, backend: Backend) -> Transport:
         record, view = self._record, self._context.view
         patience = self._balancer.timeouts.connect
+        if self._pending.per_try is not None:
+            patience = min(patience, self._pending.per_try)
         record.connect_started_at = self._context.now()
         fault = Fault.CONNECT_UNREACHABLE
         for address in backend.addresses:
@@ -193,21 +294,31 @@ class Exchange:
                 fault = _CONNECT_FAULTS.get(error.kind, Fault.CONNECT_FAILED)
             else:
                 record.connected_at = transport.opened_at = self._context.now()
+                if self._is_cut:
+                    transport.close()
+                    self._progress.untouched = True
+                    raise ExchangeFailed(Fault.BACKEND_DOWN)
                 return transport
         raise ExchangeFailed(fault)
 
     async def _attempt(self, backend: Backend, upstream: Transport, plain: PlainExchange | None) -> bool:
         """Makes one attempt over one backend connection, which is kept for reuse or closed."""
-        keeps_upstream = False
+        self._upstream = upstream
+        attempt: Attempt | None = None
         try:
             attempt = Attempt(
-                self._connection, self._pending, upstream, backend.host, self._balancer.timeouts, plain
+                self._connection,
+                self._pending,
+                upstream,
+                backend.host,
+                self._balancer.timeouts,
+                self._failover,
+                plain,
             )
-            keeps_client = await attempt.run()
-            keeps_upstream = attempt.keeps_upstream
-            return keeps_client
+            return await attempt.run()
         finally:
-            if keeps_upstream:
+            self._upstream = None
+            if attempt is not None and attempt.keeps_upstream:
                 backend.checkin(upstream, self._context.now())
             else:
                 upstream.close()
@@ -222,9 +333,15 @@ class Exchange:
         if verdict is Verdict.CUT:
             connection.transport.abort()
             return False
-        return await reply(
-            connection, failure.reply, self._pending.head, record, whole=self._is_request_whole()
-        )
+        # Nothing of a response has gone to the client.
+        answer, is_denied = failure.reply, self._failover is not None and self._failover.is_denied
+        if is_denied:
+            answer = replace(answer, detail=f"{answer.detail}; the retry budget is spent")
+        try:
+            return await reply(connection, answer, self._pending.head, record, whole=self._is_request_whole())
+        finally:
+            if is_denied:
+                record.cause = BUDGET_SPENT
 
     def _is_request_whole(self) -> bool:
         """Whether the request was received to its end, so that the next one can be found after it."""

@@ -38,12 +38,15 @@ from lbproc.proxy.answer import CHUNKED, read_answer
 from lbproc.proxy.balancer import Lease
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from lbproc.core.http.body import Body
     from lbproc.net.transport import Transport
     from lbproc.proxy.answer import Answer
     from lbproc.proxy.connection import ClientConnection
     from lbproc.proxy.plan import Plan
     from lbproc.proxy.record import Record
+    from lbproc.types import Row
 
 READ_SIZE = 16 * 1024
 """Bytes asked for where a head or a small piece is awaited; a browser's head and a small body fit."""
@@ -77,6 +80,7 @@ class PlainExchange:
         fault: what made the rest of the response unusable.
         moved_at: when a byte moved last.
         keeps_client: the response has said that the connection goes on.
+        is_cut: the backend was taken out of use meanwhile.
     """
 
     # Few exchanges set more than two of these, which therefore stand in the class: all of them cost 0.4 µs.
@@ -91,6 +95,7 @@ class PlainExchange:
     fault: Fault | None = None
     moved_at = 0.0
     keeps_client = True
+    is_cut = False
     _reads = 0
 
     def __init__(self, connection: ClientConnection, plan: Plan, record: Record, early: bytes) -> None:
@@ -145,6 +150,21 @@ class PlainExchange:
         if self.answer is not None:  # what has begun must not look complete
             self._connection.transport.abort()
         self.record.write(self._context.now())
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing of the request was sent."""
+        return len(self.unsent) == len(self.plan.start) + len(self.introduction) + len(self.early)
+
+    def cut(self, rows: Collection[Row]) -> Row | None:
+        """Leaves the exchange to the task, to be ended, if its backend is one of these; says which."""
+        lease, upstream = self.lease, self.upstream
+        if lease is None or upstream is None or lease.backend.row not in rows:
+            return None
+        self.is_cut = True
+        upstream.abort()
+        self._hand_over()
+        return lease.backend.row
 
     def _hand_over(self) -> bool:
         self.detach()
@@ -206,7 +226,7 @@ class PlainExchange:
         self.moved_at = record.responded_at = self._context.now()
         record.status = answer.head.status
         self.answer = answer
-        self.keeps_client = self.plan.keeps_client and not self._context.draining
+        self.keeps_client = self.plan.keeps_client and not self._connection.lineage.draining
 
     def _on_body(self) -> bool:
         """The reflex of the backend connection while a body comes."""
@@ -262,9 +282,12 @@ class PlainExchange:
         upstream.source.reflex = None
         self.lease = self.upstream = None  # given back once, whatever happens here
         lease.release()
+        backend = lease.backend
+        if backend.outlier is not None:
+            backend.outlier.answered(backend, self.record.status)
         now = self._context.now()
         if answer.keeps_backend and not self.has_excess:
-            lease.backend.checkin(upstream, now)
+            backend.checkin(upstream, now)
         else:
             upstream.close()
         self.record.write_plain(now)

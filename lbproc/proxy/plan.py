@@ -14,15 +14,16 @@ from lbproc.core.http.framing import CHUNKED
 from lbproc.core.http.head import parse_request_head
 from lbproc.core.http.render import render_origin, render_request_start
 from lbproc.core.memo import Memo
+from lbproc.proxy.cautious import CautiousExchange
 from lbproc.proxy.known import KNOWN_HEAD_SIZE, KNOWN_HEADS, is_memorable
-from lbproc.telemetry.entry import render_asked
+from lbproc.proxy.plain import PlainExchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lbproc.core.http.head import RequestHead
     from lbproc.proxy.balancer import Balancer
-    from lbproc.proxy.runtime import HttpListener
+    from lbproc.proxy.listener import Directions
 
 MAX_PLAIN_BODY = 8192
 """Bytes of a request's body that reflexes send with its head, when they have come with it."""
@@ -39,6 +40,7 @@ class Plan:
         origin: of an untrusted peer's forwarding headers the part that follows from the head.
         keeps_client: the connection may go on after a response that is delimited.
         is_idempotent: it may be sent twice.
+        plain: makes the exchange that serves it plainly.
         is_plain: it may be served by reflexes: a small body or none, nothing to negotiate.
         body_length: bytes of a plain request's body.
         routed: the log members that follow from the route.
@@ -54,19 +56,22 @@ class Plan:
         "is_plain",
         "keeps_client",
         "origin",
+        "plain",
         "routed",
         "size",
         "start",
     )
 
-    def __init__(self, head: RequestHead, size: int, listener: HttpListener, *, trusted: bool) -> None:
+    def __init__(self, head: RequestHead, size: int, directions: Directions, *, trusted: bool) -> None:
         self.head = head
         self.size = size
-        destination = listener.find(head.hostname, head.path, head.method)
+        destination = directions.find(head.hostname, head.path, head.method)
         self.balancer: Balancer | None = destination.balancer
         self.routed = destination.routed
         self.start = render_request_start(head, trusted=trusted)
         self.origin = b"" if trusted else render_origin(head, "http")
+        has_retries = self.balancer is not None and self.balancer.retries is not None
+        self.plain: type[PlainExchange] = CautiousExchange if has_retries else PlainExchange
         self.is_idempotent = head.method in IDEMPOTENT
         self.keeps_client = keeps_client(
             client_wants=head.keep_alive, request_sent=True, delimited=True, draining=False
@@ -76,30 +81,30 @@ class Plan:
         self.is_plain = (
             self.balancer is not None
             and framing is not CHUNKED
-            and framing.length <= listener.max_plain_body
+            and framing.length <= directions.max_plain_body
             and head.method != b"HEAD"  # whose answers have a head like others and no body
             and head.upgrade is None
             and not head.expects_continue
             and not head.http10
         )
-        self.asked = render_asked(head.method, head.host, head.target, "1.0" if head.http10 else "1.1")
+        self.asked = directions.log_format.asked(head)
 
 
 class Planner:
     """Makes the plans of one listener for one kind of peer.
 
     Args:
-        listener: whose limits and routes hold.
+        directions: the listener's limits and routes.
         trusted: the peers are trusted proxies.
 
     Attributes:
         find: the plan of a head that was seen before, or None.
     """
 
-    __slots__ = ("_listener", "_memo", "_trusted", "find")
+    __slots__ = ("_directions", "_memo", "_trusted", "find")
 
-    def __init__(self, listener: HttpListener, *, trusted: bool) -> None:
-        self._listener = listener
+    def __init__(self, directions: Directions, *, trusted: bool) -> None:
+        self._directions = directions
         self._trusted = trusted
         self._memo: Memo[Plan] = Memo(KNOWN_HEADS, KNOWN_HEAD_SIZE)
         self.find: Callable[[bytes], Plan | None] = self._memo.get
@@ -112,8 +117,16 @@ class Planner:
         """
         plan = self.find(raw)
         if plan is None:
-            head = parse_request_head(raw, self._listener.head_limits)
-            plan = Plan(head, len(raw), self._listener, trusted=self._trusted)
+            head = parse_request_head(raw, self._directions.head_limits)
+            plan = Plan(head, len(raw), self._directions, trusted=self._trusted)
             if is_memorable(head):
                 self._memo.offer(raw, plan)
         return plan
+
+    def plan_again(self, plan: Plan) -> Plan:
+        """The plan of a head that another planner has read."""
+        return Plan(plan.head, plan.size, self._directions, trusted=self._trusted)
+
+    def forget(self) -> None:
+        """Forgets all heads, for good: new ones are planned one by one."""
+        self._memo.close()

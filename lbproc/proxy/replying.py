@@ -13,7 +13,6 @@ import trio
 from lbproc.core.http.replies import Reply, render_reply
 from lbproc.net.readiness import park
 from lbproc.net.transport import ConnectionLost
-from lbproc.proxy.record import Record
 from lbproc.shm.views import WorkerCounter
 from lbproc.telemetry.events import Event
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from lbproc.net.transport import Transport
     from lbproc.proxy.connection import ClientConnection
     from lbproc.proxy.context import WorkerContext
+    from lbproc.proxy.record import Record
     from lbproc.types import Seconds
 
 LINGER_READ = 256 * 1024
@@ -63,7 +63,7 @@ async def reply(
     Raises:
         ConnectionLost: the client is gone.
     """
-    keep = request is not None and request.keep_alive and whole and not connection.context.draining
+    keep = request is not None and request.keep_alive and whole and not connection.lineage.draining
     piece = render_reply(
         answer,
         accept=b", ".join(request.values(b"accept")) if request is not None else b"",
@@ -95,7 +95,7 @@ async def refuse(connection: ClientConnection, rejected: Rejected, started_at: f
         ConnectionLost: the client is gone.
     """
     context, listener = connection.context, connection.listener
-    record = Record(context, connection.caller)
+    record = connection.caller.begin_record(context, connection.caller)
     record.started_at = started_at
     record.bytes_in = bytes_in
     context.view.count(WorkerCounter.REJECTED)

@@ -14,7 +14,7 @@ from lbproc.core.http.rejected import Rejected
 from lbproc.core.http.replies import Reply
 from lbproc.net.readiness import LOST, READ
 from lbproc.net.relay import Pipe, SinkFailed, SourceFailed, Truncated
-from lbproc.proxy.pending import ExchangeFailed
+from lbproc.proxy.pending import ExchangeFailed, KeptBody
 from lbproc.proxy.plain import READ_SIZE
 
 if TYPE_CHECKING:
@@ -69,10 +69,13 @@ class Upload:
             pending.early += connection.take_rest()
             progress.request_sent = False
         try:
+            body = make_request_body(plan.head.framing, connection.listener.config.max_body_size)
+            if pending.keeps:
+                body = pending.kept = KeptBody(body, pending.keeps)
             pipe = Pipe(
                 connection.transport,
                 upstream,
-                make_request_body(plan.head.framing, connection.listener.config.max_body_size),
+                body,
                 buffered=pending.early,
                 prefix=connection.caller.start_for(plan, host) + pending.introduction,
             )

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from lbproc.proxy.connection import ClientConnection
     from lbproc.proxy.pending import PendingRequest
     from lbproc.proxy.upload import Upload
+    from lbproc.types import Seconds
+
+_TRY_FAULTS = frozenset({Fault.RESPONSE_TIMEOUT, Fault.BACKEND_STALLED})
+"""What it is when a try takes too long by its backend's fault."""
 
 
 class Waiting:
@@ -104,10 +108,16 @@ class Waiting:
         waits = tuple(wait for wait in ((client, client_bits), (upstream, upstream_bits)) if wait[1])
         fault, span = self._patience(download)
         deadline = self._moved_at + span
+        if self._pending.per_try is not None and fault in _TRY_FAULTS:
+            deadline = min(deadline, self._try_until(self._pending.per_try))
         if self._was_plain and deadline <= connection.context.now():
             raise ExchangeFailed(fault)  # taken over because the deadline has come: no need to be woken again
         if not await park(waits, connection.context.deadlines, deadline):
             raise ExchangeFailed(fault)
+
+    def _try_until(self, per_try: Seconds) -> float:
+        """Until when this try may wait for its backend. A client that sends slowly uses nothing of it up."""
+        return per_try + (self._moved_at if self._upload.pipe.has_read else self._pending.tried_since)
 
     def _patience(self, download: Pipe | None) -> tuple[Fault, float]:
         """What is waited for, as the fault of its absence, and for how many seconds since something moved.

@@ -69,3 +69,6 @@ class BackendCounter(IntEnum):
     CONNECTS = 11
     REUSES = 12
     REDISPATCHES = 13
+    RETRIES = 14
+    RETRIES_DENIED = 15
+    EJECTIONS = 16

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from lbproc.shm.cells import BackendCounter, ProcessState, Role, WorkerCounter
 from lbproc.shm.layout import MAGIC, VERSION, WORD_BYTES, Capacities, Field, Layout, Placed
-from lbproc.types import Admin, Health
+from lbproc.types import Admin, Health, Liveness
 
 _OPENING = """\
 # The shared table
@@ -92,7 +92,9 @@ def draw() -> str:
     parts += [_section(section, capacities) for section in sections]
     parts.append(_WORDS_OF_MANY_PARTS)
     parts += ["\n## Numbers with a meaning\n", "\nAn index or value, and its name.\n\n"]
-    parts += [_meaning(one) for one in (Health, Admin, Role, ProcessState, WorkerCounter, BackendCounter)]
+    parts += [
+        _meaning(one) for one in (Health, Liveness, Admin, Role, ProcessState, WorkerCounter, BackendCounter)
+    ]
     return "".join(parts)
 
 

@@ -7,7 +7,8 @@ Invariants:
 - All is measured in 64-bit words. A section is a number of equal blocks, one for each of something.
 - A field says who writes it. *Single-writer* fields are plain cells, summed by readers. *Shared* fields are
   changed with the atomics only.
-- Words that many processes change have 128 bytes to themselves (two cache lines, which are fetched together).
+- Words that many processes change all the time have 128 bytes to themselves (two cache lines, which are
+  fetched together).
 - Zero means "nothing here" in every field, because untouched pages read as zero.
 - A change of meaning or place changes ``VERSION``.
 """
@@ -20,7 +21,7 @@ from typing import Literal
 from lbproc.types import Column, Row, Slot
 
 MAGIC = int.from_bytes(b"lbproc\x00\x01", "little")
-VERSION = 1
+VERSION = 2
 
 WORD_BYTES = 8
 PAGE_WORDS = 512
@@ -159,13 +160,24 @@ ROWS = Section(
         Field(
             "identity",
             "supervisor",
-            "hash of pool and address; 0: a free row",
+            "hash of pool and address; 0: a row that was never used; 1, 0: one that is free again",
             words=2,
             align=LINES,
         ),
         Field("health", "controller", "`Health`, what active checks think"),
         Field("admin", "supervisor", "`Admin`, what the operator said"),
-        Field("ejected", "shared", "1 while ejected for real failures"),
+        Field(
+            "ejected",
+            "shared",
+            "until when it is ejected for real failures: ns, even; 0: it is not; odd: a claim",
+        ),
+        Field("ejections", "shared", "ejections without a long good time in between"),
+        Field("returned_at", "shared", "ns, monotonic, when the last ejection ended; 0: there was none"),
+        Field("errors", "shared", "consecutive failures, as all workers saw them"),
+        Field("started_at", "shared", "ns, monotonic, when slow start began; 0: never"),
+        Field("liveness", "controller", "`Liveness`: whether its process lives"),
+        Field("checked_at", "controller", "ns, monotonic, of the last check; 0: none"),
+        Field("health_since", "controller", "ns, monotonic, of the last change of health"),
     ),
     per="backends",
 )
@@ -176,6 +188,13 @@ POOLS = Section(
     (
         Field("ticket", "shared", "places given out by round_robin", align=LINES),
         Field("identity", "supervisor", "hash of the name; 0: free", words=2, align=LINES),
+        Field(
+            "retry_credit",
+            "shared",
+            "retry budget: thousandths of a retry above a full bucket; below it in two's complement",
+            align=LINES,
+        ),
+        Field("panic", "shared", "1 while too few of its backends are available"),
     ),
     per="pools",
 )
@@ -189,6 +208,7 @@ COLUMNS = Section(
         Field("heartbeat", "owner", "ns, monotonic, of the last turn of its event loop", align=LINES),
         Field("state", "owner", "`ProcessState`"),
         Field("generation", "owner", "of the configuration it follows"),
+        Field("membership", "owner", "epoch of the publication it follows; 0: of none yet"),
         Field("ledger_high", "owner", "entries at and above this were never used"),
         Field("role", "supervisor", "`Role`; 0: free", align=LINES),
         Field("slot", "supervisor", "the worker's slot + 1; 0: none"),
@@ -214,7 +234,7 @@ COLUMNS = Section(
             "backend_counters",
             "owner",
             "for each row, by `BackendCounter`; they go on when the column is reused",
-            words=16,
+            words=24,
             per="backends",
             align=PAGE_WORDS,
         ),

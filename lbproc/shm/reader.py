@@ -6,14 +6,16 @@ nothing has to be carried over when a process dies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import add
 
 from lbproc.shm.cells import BackendCounter, ProcessState, Role, WorkerCounter
+from lbproc.shm.ejections import is_ejected
+from lbproc.shm.identity import row_identity
 from lbproc.shm.layout import NO_COLUMN
 from lbproc.shm.table import Table
-from lbproc.types import Admin, Column, Health, Row, Slot
+from lbproc.types import Admin, Column, Health, Liveness, Row, Slot
 
 _BACKEND_COUNTERS = len(BackendCounter)
 _WORKER_COUNTERS = len(WorkerCounter)
@@ -60,6 +62,20 @@ class RowStatus:
     ejected: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RowChecks:
+    """What active checks left in a row.
+
+    Attributes:
+        checked_at: of the last check, ns, monotonic; 0: there was none.
+        since: of the last change of health, likewise.
+    """
+
+    liveness: Liveness
+    checked_at: int
+    since: int
+
+
 class Reader:
     """Reads everything, changes nothing. Cheap to make."""
 
@@ -99,6 +115,11 @@ class Reader:
     def columns(self) -> list[ColumnState]:
         """The columns that processes have, the supervisor's among them."""
         return [state for state in map(self.column, self._used_columns()) if not _is_between(state)]
+
+    def followed(self, *roles: Role) -> list[int]:
+        """The publications that processes of these roles say they follow; 0: none yet."""
+        cells, place = self._cells, self._layout.in_column
+        return [cells[place(state.column, "membership")] for state in self.columns() if state.role in roles]
 
     def in_flight(self, row: Row) -> int:
         """Requests and tunnels to a backend, of all processes."""
@@ -146,7 +167,47 @@ class Reader:
         return RowStatus(
             Health(self._words.load(place(row, "health"))),
             Admin(self._words.load(place(row, "admin"))),
-            bool(self._words.load(place(row, "ejected"))),
+            is_ejected(self._words.load(place(row, "ejected"))),
+        )
+
+    def ejected_until(self, row: Row) -> int:
+        """When the ejection of a backend ends: ns, monotonic; 0: it is not ejected."""
+        word = self._words.load(self._layout.in_row(row, "ejected"))
+        return word if is_ejected(word) else 0
+
+    def ejections(self, row: Row) -> int:
+        """How often a backend was ejected without a long good time in between."""
+        return self._words.load(self._layout.in_row(row, "ejections"))
+
+    def started_at(self, row: Row) -> int:
+        """When the slow start of a backend began: ns, monotonic; 0: never."""
+        return self._words.load(self._layout.in_row(row, "started_at"))
+
+    def panic(self, pool_index: int) -> bool:
+        """Whether too few backends of a pool are available, so that all are used."""
+        return bool(self._words.load(self._layout.pools.at(pool_index, "panic")))
+
+    def find_rows(self, backends: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row]:
+        """The rows of some backends, by pool and address; those that have none are left out.
+
+        Looks through all rows, so it is nothing for a request.
+        """
+        sought = {row_identity(*backend): backend for backend in backends}
+        found = {}
+        for number in range(self._layout.rows.blocks if sought else 0):
+            word = self._layout.in_row(Row(number), "identity")
+            backend = sought.get((self._words.load(word), self._words.load(word + 1)))
+            if backend is not None:
+                found[backend] = Row(number)
+        return found
+
+    def checks(self, row: Row) -> RowChecks:
+        """Liveness of a backend, and the instants of its last check and its last change of health."""
+        place = self._layout.in_row
+        return RowChecks(
+            Liveness(self._words.load(place(row, "liveness"))),
+            self._words.load(place(row, "checked_at")),
+            self._words.load(place(row, "health_since")),
         )
 
     def _run(self, first: int, length: int) -> list[int]:

@@ -44,7 +44,10 @@ class Siblings:
         self._cells = table.cells
         self._slot = slot
         self._slots = slots
-        self._waiting = tuple(layout.in_slot(Slot(number), "waiting") for number in range(slots))
+        self._waiting = tuple(
+            layout.in_slot(Slot(number), "waiting") for number in range(layout.slots.blocks)
+        )
+        """Of all slots that there may ever be: also those of slots that are going are kept right."""
         self._base = layout.columns.base
         self._end = layout.columns.end
         self._stride = layout.columns.stride
@@ -59,7 +62,13 @@ class Siblings:
         """Where the loads of all slots are: first what is open, by slot, then what waits."""
         nobody = self._base + NO_COLUMN * self._stride
         gauges = (columns.get(Slot(slot), nobody) + self._gauge for slot in range(self._slots))
-        return *gauges, *self._waiting
+        return *gauges, *self._waiting[: self._slots]
+
+    def resize(self, slots: int) -> None:
+        """Sees another number of slots from now on, the own one among them."""
+        self._slots = slots
+        self._seen = self._words_of({})
+        self.ready_loads()
 
     def totals(self) -> tuple[int, int]:
         """Connections of this slot and of all, with those that wait.
@@ -85,8 +94,10 @@ class Siblings:
             slot = Slot(cells[column + self._slot_cell] - 1)
             if cells[column + self._role] != Role.WORKER or not 0 <= slot < self._slots:
                 continue
-            columns[slot] = column
-            if cells[column + self._state] == ProcessState.READY and cells[column + self._beat] > alive_since:
+            is_ready = cells[column + self._state] == ProcessState.READY
+            if is_ready or slot not in columns:  # one that only finishes may still be in the slot
+                columns[slot] = column
+            if is_ready and cells[column + self._beat] > alive_since:
                 ready.add(slot)
         self._seen = self._words_of(columns)
         counts = self._words.counts(self._seen)

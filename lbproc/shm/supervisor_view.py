@@ -13,18 +13,23 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import replace
-from hashlib import blake2b
+from heapq import heappop, heappush
 
 from lbproc.errors import CapacityError
 from lbproc.shm.cells import GAUGES, ProcessState, Role, WorkerCounter
 from lbproc.shm.clock import monotonic_ns
+from lbproc.shm.identity import Identity, identity_of, row_name
 from lbproc.shm.keys import repair_claim
-from lbproc.shm.layout import SUPERVISOR_COLUMN, Placed
+from lbproc.shm.layout import ROWS, SUPERVISOR_COLUMN, WORD_BYTES, Placed
 from lbproc.shm.membership import Membership
 from lbproc.shm.reader import Reader
 from lbproc.shm.repair import RepairReport, repair_ledger
 from lbproc.shm.table import Table
-from lbproc.types import Admin, Column, Row, Slot
+from lbproc.types import Admin, Column, Health, Row, Slot
+
+_NEVER_USED: Identity = (0, 0)
+_GIVEN_BACK: Identity = (1, 0)
+"""No identity: its second word is odd."""
 
 
 class SupervisorView:
@@ -82,20 +87,70 @@ class SupervisorView:
         """When the process last said that its event loop turns: ns, monotonic."""
         return self._table.cells[self._cell(column, "heartbeat")]
 
-    def ensure_row(self, pool: str, address: str) -> Row:
+    def ensure_row(self, pool: str, address: str, health: Health = Health.UP) -> Row:
         """The row of a backend, the same for the same pool and address as long as the table lives.
+
+        Args:
+            pool: its pool.
+            address: as configured.
+            health: what a row that is new begins with; of one that is known nothing changes.
 
         Raises:
             CapacityError: every row is taken.
         """
-        row = self._rows.ensure(f"{pool}\0{address}")
+        name = row_name(pool, address)
+        is_new = not self._rows.has(name)
+        row = self._rows.ensure(name)
         if row is None:
             limit = self._table.layout.capacities.backends
             raise CapacityError(
                 f"the shared table has room for {limit} backends and all are taken; "
                 "raise max_backends in [runtime] and start again"
             )
+        if is_new:
+            words, place = self._table.words, self._table.layout.in_row
+            words.store(place(Row(row), "health"), int(health))
+            words.store(place(Row(row), "health_since"), monotonic_ns())
+            self.start_row(Row(row))
         return Row(row)
+
+    def release_row(self, pool: str, address: str) -> None:
+        """Frees the row of a backend that is gone, for another one. Nothing is left of what it held.
+
+        Only for a row that nobody touches any more (``core.control.departures``). Its counters end, too; in
+        the columns of processes that live they stand still by then.
+
+        Raises:
+            KeyError: there is no such row.
+            ValueError: something is in flight to it.
+        """
+        name = row_name(pool, address)
+        if not self._rows.has(name):
+            raise KeyError(f"{address} in pool {pool}")
+        row = self.ensure_row(pool, address)
+        if in_flight := self.reader.in_flight(row):
+            raise ValueError(f"{in_flight} in flight to {address} in pool {pool}")
+        table = self._table
+        for field in ROWS.fields:
+            if field.name not in {"in_flight", "identity"}:
+                table.words.store(table.layout.in_row(row, field.name), 0)
+        length = table.layout.backend_counters
+        for number in range(table.layout.capacities.columns):
+            column = Column(number)
+            if table.cells[self._cell(column, "started_at")]:  # ever used
+                first = self._cell(column, "backend_counters") + row * length
+                table.cells[first : first + length] = memoryview(bytes(length * WORD_BYTES)).cast("Q")
+        self._rows.give_back(name)
+
+    def start_row(self, row: Row, now: int | None = None) -> None:
+        """Begins the slow start of a backend: it is new, or back in the membership.
+
+        Args:
+            row: the backend's.
+            now: ns, monotonic; None for the present.
+        """
+        started_at = monotonic_ns() if now is None else now
+        self._table.words.store(self._table.layout.in_row(row, "started_at"), started_at)
 
     def ensure_pool(self, pool: str) -> int:
         """The index of a pool, for its ticket.
@@ -116,8 +171,17 @@ class SupervisorView:
         self._table.change_status(self._table.layout.in_row(row, "admin"), admin)
 
     def set_generation(self, generation: int) -> None:
-        """Puts a generation of the configuration in force: the one store that commits a reload."""
+        """Puts a generation of the configuration in force: the one store that commits a reload.
+
+        The status epoch changes then, so that a pick looks at what is published, too.
+        """
         self._table.words.store(self._table.layout.in_header("generation"), generation)
+        self._table.words.fetch_add(self._table.layout.in_header("status_epoch"), 1)
+
+    @property
+    def membership_room(self) -> int:
+        """The most bytes that a membership may have."""
+        return self._table.layout.capacities.membership_bytes
 
     def publish_membership(self, blob: bytes) -> int:
         """Makes ``blob`` the newest membership; gives its epoch.
@@ -141,6 +205,7 @@ class SupervisorView:
             cells[baseline + counter] = cells[counters + counter]
         cells[self._cell(column, "state")] = ProcessState.STARTING
         cells[self._cell(column, "generation")] = 0
+        cells[self._cell(column, "membership")] = 0
         cells[self._cell(column, "heartbeat")] = now
         cells[self._cell(column, "started_at")] = now
         cells[self._cell(column, "slot")] = 0 if slot is None else slot + 1
@@ -148,34 +213,61 @@ class SupervisorView:
 
 
 class _Directory:
-    """Blocks of a section by the hash of their name. None is given up, so the first free one ends them."""
+    """Blocks of a section by the hash of their name.
 
-    __slots__ = ("_by_identity", "_section", "_table")
+    Blocks are handed out lowest first, so the first one that was never used ends them. One that was given
+    back is marked (1, 0), which is no identity.
+    """
+
+    __slots__ = ("_by_identity", "_free", "_section", "_table", "_used")
 
     def __init__(self, table: Table, section: Placed) -> None:
         self._table = table
         self._section = section
-        self._by_identity: dict[tuple[int, int], int] = {}
+        self._by_identity: dict[Identity, int] = {}
+        self._free: list[int] = []
+        self._used = 0
         for block in range(section.blocks):
             identity = self._identity_at(block)
-            if identity == (0, 0):
+            if identity == _NEVER_USED:
                 break
-            self._by_identity[identity] = block
+            self._used = block + 1
+            if identity == _GIVEN_BACK:
+                self._free.append(block)
+            else:
+                self._by_identity[identity] = block
+
+    def has(self, name: str) -> bool:
+        """Whether a name has a block."""
+        return identity_of(name) in self._by_identity
 
     def ensure(self, name: str) -> int | None:
         """The block of a name; None if there is no free one."""
-        # A lone surrogate cannot come from a TOML file, but a name must never be able to stop the supervisor.
-        digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        identity = (int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little") | 1)
-        block = self._by_identity.setdefault(identity, len(self._by_identity))
-        if block == self._section.blocks:
-            del self._by_identity[identity]
+        identity = identity_of(name)
+        block = self._by_identity.get(identity)
+        if block is not None:
+            return block
+        if self._free:
+            block = heappop(self._free)
+        elif self._used < self._section.blocks:
+            block, self._used = self._used, self._used + 1
+        else:
             return None
+        self._by_identity[identity] = block
+        self._store_identity(block, identity)
+        return block
+
+    def give_back(self, name: str) -> None:
+        """Makes the block of a name free."""
+        block = self._by_identity.pop(identity_of(name))
+        self._store_identity(block, _GIVEN_BACK)
+        heappush(self._free, block)
+
+    def _store_identity(self, block: int, identity: Identity) -> None:
         word = self._section.at(block, "identity")
         self._table.words.store(word, identity[0])
         self._table.words.store(word + 1, identity[1])
-        return block
 
-    def _identity_at(self, block: int) -> tuple[int, int]:
+    def _identity_at(self, block: int) -> Identity:
         word = self._section.at(block, "identity")
         return self._table.words.load(word), self._table.words.load(word + 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lbproc.shm.cells import BackendCounter, ProcessState, Role, WorkerCounter
 from lbproc.shm.controller_view import ControllerView
-from lbproc.shm.reader import ColumnState, Reader, RowStatus
+from lbproc.shm.reader import ColumnState, Reader, RowChecks, RowStatus
 from lbproc.shm.repair import RepairReport
 from lbproc.shm.supervisor_view import SupervisorView
 from lbproc.shm.worker_view import WorkerView
@@ -21,6 +21,7 @@ __all__ = [
     "Reader",
     "RepairReport",
     "Role",
+    "RowChecks",
     "RowStatus",
     "SupervisorView",
     "WorkerCounter",

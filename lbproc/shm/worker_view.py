@@ -10,9 +10,11 @@ loads of three backends 0.06 µs, an epoch 0.05 µs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from lbproc.shm.cells import BackendCounter, ProcessState, WorkerCounter
 from lbproc.shm.clock import monotonic_ns
+from lbproc.shm.ejections import Ejections, is_ejected
 from lbproc.shm.layout import UNLIMITED
 from lbproc.shm.ledger import Ledger
 from lbproc.shm.membership import Membership
@@ -40,9 +42,11 @@ class WorkerView:
         "_beat_cell",
         "_cells",
         "_counters",
+        "_first_credit",
         "_first_load",
+        "_first_panic",
+        "_first_started",
         "_first_ticket",
-        "_generation_word",
         "_layout",
         "_membership",
         "_pool_words",
@@ -51,6 +55,8 @@ class WorkerView:
         "_status_word",
         "_words",
         "column",
+        "ejections",
+        "generation",
         "ledger",
         "release",
     )
@@ -61,6 +67,8 @@ class WorkerView:
         self.ledger = Ledger(table, column)
         self.release = self.ledger.release
         """Gives back what an entry holds; ValueError if it holds nothing."""
+        self.ejections = Ejections(table)
+        """The words of passive checks."""
         self._layout = layout
         self._words = table.words
         self._cells = table.cells
@@ -72,10 +80,14 @@ class WorkerView:
         self._row_counters = layout.backend_counters
         self._backend_counters = table.cells[first : first + layout.capacities.backends * self._row_counters]
         self._first_load = layout.in_row(Row(0), "in_flight")
+        self._first_started = layout.in_row(Row(0), "started_at")
         self._row_words = layout.rows.stride
         self._first_ticket = layout.pools.at(0, "ticket")
+        self._first_credit = layout.pools.at(0, "retry_credit")
+        self._first_panic = layout.pools.at(0, "panic")
         self._pool_words = layout.pools.stride
-        self._generation_word = layout.in_header("generation")
+        self.generation = partial(table.words.load, layout.in_header("generation"))
+        """The generation of the configuration in force. Called for every request."""
         self._status_word = layout.in_header("status_epoch")
 
     def beat(self) -> None:
@@ -89,6 +101,10 @@ class WorkerView:
     def follow(self, generation: int) -> None:
         """Says which generation of the configuration this process follows."""
         self._cells[self._layout.in_column(self.column, "generation")] = generation
+
+    def follow_membership(self, epoch: int) -> None:
+        """Says which publication this process follows: from now on it uses no backend that is not in it."""
+        self._cells[self._layout.in_column(self.column, "membership")] = epoch
 
     def load_word(self, row: Row) -> int:
         """Where the in-flight total of a backend is; for ``loads``."""
@@ -113,9 +129,27 @@ class WorkerView:
         """The next ticket of a pool; each is given out once over all processes."""
         return self._words.fetch_add(self._first_ticket + pool_index * self._pool_words, 1)
 
+    def add_retry_credit(self, pool_index: int, amount: int) -> None:
+        """Adds to the retry budget of a pool, as ``core.retry`` counts it."""
+        self._words.fetch_add(self._first_credit + pool_index * self._pool_words, amount)
+
+    def retry_credit(self, pool_index: int) -> int:
+        """The word of the retry budget of a pool."""
+        return self._words.load(self._first_credit + pool_index * self._pool_words)
+
+    def swap_retry_credit(self, pool_index: int, expected: int, desired: int) -> bool:
+        """Stores another word if it is still the expected one; says whether it was."""
+        return self._words.compare_exchange(
+            self._first_credit + pool_index * self._pool_words, expected, desired
+        )
+
     def count(self, counter: WorkerCounter, amount: int = 1) -> None:
         """Adds to a counter of this process. Only gauges take a negative amount, and never fall below 0."""
         self._counters[counter] += amount
+
+    def counted(self, counter: WorkerCounter) -> int:
+        """What this process has counted; what the column's former owners counted is carried elsewhere."""
+        return self._counters[counter]
 
     def count_backend(self, row: Row, counter: BackendCounter, amount: int = 1) -> None:
         """Adds to this process's counter of a backend."""
@@ -155,10 +189,6 @@ class WorkerView:
         counters[first + _ROW_BYTES_OUT] += bytes_out
         counters[first + _ROW_NS] += spent
 
-    def generation(self) -> int:
-        """The generation of the configuration in force."""
-        return self._words.load(self._generation_word)
-
     def membership_epoch(self) -> int:
         """Changes when there is a newer membership to read."""
         return self._membership.epoch()
@@ -181,7 +211,16 @@ class WorkerView:
             (
                 Health(load(place(row, "health"))),
                 Admin(load(place(row, "admin"))),
-                bool(load(place(row, "ejected"))),
+                is_ejected(load(place(row, "ejected"))),
             )
             for row in rows
         ]
+
+    def started_at(self, row: Row) -> int:
+        """When the slow start of a backend began: ns, monotonic; 0: never."""
+        return self._words.load(self._first_started + row * self._row_words)
+
+    def set_panic(self, pool_index: int, *, panic: bool) -> bool:
+        """Says whether a pool is in panic; returns whether that is news."""
+        word = self._first_panic + pool_index * self._pool_words
+        return self._words.compare_exchange(word, int(not panic), int(panic))

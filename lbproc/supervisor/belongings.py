@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lbproc.boot import ControllerBoot, WorkerBoot
 from lbproc.config.model import Config
 from lbproc.net.control_socket import ControlListener
 from lbproc.shm.table import Table
+from lbproc.supervisor.activation import PassedSockets
+from lbproc.supervisor.binding import AdminSocket
 from lbproc.supervisor.inboxes import Inboxes
+from lbproc.supervisor.notify import Notifier
+from lbproc.supervisor.pid_file import PidFile
 from lbproc.supervisor.rights import Account
-from lbproc.supervisor.sockets import AdminSocket, ListeningSockets
+from lbproc.supervisor.sockets import ListeningSockets
 from lbproc.telemetry.log import ErrorLog
 from lbproc.telemetry.sink import Sink
 
@@ -25,9 +29,11 @@ class Entries:
     controller: Callable[[ControllerBoot], int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Belongings:
     """What the supervisor has opened before the first fork. `Shell` closes it.
+
+    A reload puts another configuration, number of workers and access log in force.
 
     Args:
         config: in force.
@@ -41,6 +47,9 @@ class Belongings:
         account: whom the children run as, or None.
         log: the error log.
         access_log: for the workers, or None when it is off.
+        passed: listening sockets that whoever started lbproc has opened for it.
+        pid_file: to be written when lbproc is ready, or None.
+        notifier: speaks to the service manager.
     """
 
     config: Config
@@ -54,3 +63,6 @@ class Belongings:
     account: Account | None
     log: ErrorLog
     access_log: Sink | None
+    passed: PassedSockets = field(default_factory=PassedSockets)
+    pid_file: PidFile | None = None
+    notifier: Notifier = field(default_factory=Notifier)

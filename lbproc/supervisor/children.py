@@ -10,12 +10,12 @@ import os
 import selectors
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from lbproc.boot import ControllerBoot, WorkerBoot
-from lbproc.core.control.messages import Adopt, Message
+from lbproc.boot import ControllerBoot, InheritedListener, WorkerBoot
+from lbproc.core.control.messages import Adopt, Lend, Message
 from lbproc.core.supervision_events import ChannelLost, ChildExited, ChildId, Event, SpawnFailed
 from lbproc.errors import CapacityError, ControlError
 from lbproc.net.channel import SupervisorChannel, open_pair
@@ -25,7 +25,7 @@ from lbproc.supervisor.child import fork_child
 from lbproc.telemetry.log import ErrorLog
 from lbproc.types import Column, Seconds, Slot
 
-_ADOPT_AT_ONCE = 200
+_SOCKETS_AT_ONCE = 200
 """Sockets in one message; the kernel's bound is 253."""
 
 
@@ -123,7 +123,7 @@ class Children:
         log = self._own.log.renamed("controller" if slot is None else f"worker-{slot}")
         try:
             process.pid = fork_child(
-                partial(self._main, process, theirs, log),
+                partial(self._main, process, theirs, log, self._view.reader.generation()),
                 partial(self._release_in_child, slot),
                 theirs,
                 self._own.account,
@@ -151,15 +151,38 @@ class Children:
 
     def send_sockets(self, name: ChildId, slot: Slot) -> None:
         """Gives a worker the sockets and the inbox of another slot."""
-        listeners = self._own.sockets.own_of_slot(slot)
-        inbox = [self._own.inboxes.of_slot(slot)]  # comes with the first
-        for start in range(0, len(listeners) or 1, _ADOPT_AT_ONCE):
-            batch = listeners[start : start + _ADOPT_AT_ONCE]
-            names = tuple((listener.listener_name, str(listener.address)) for listener in batch)
-            sockets = [*(listener.socket for listener in batch), *inbox]
-            message = Adopt(slot, names, inbox=bool(inbox))
+        self.send_more_sockets(
+            name, slot, self._own.sockets.own_of_slot(slot), self._own.inboxes.of_slot(slot)
+        )
+
+    def send_more_sockets(
+        self,
+        name: ChildId,
+        slot: Slot,
+        listeners: Sequence[InheritedListener],
+        inbox: socket.socket | None = None,
+    ) -> None:
+        """Gives a worker sockets of another slot.
+
+        Args:
+            name: of the worker.
+            slot: whose they are.
+            listeners: without the shared ones.
+            inbox: comes with the first; None if the worker has it.
+        """
+        for batch in _batches(listeners, at_least=0 if inbox is None else 1):
+            sockets = [listener.socket for listener in batch] + ([] if inbox is None else [inbox])
+            message = Adopt(slot, _described(batch), inbox=inbox is not None)
             self.send(name, message, tuple(sock.fileno() for sock in sockets))
-            inbox = []
+            inbox = None
+
+    def lend(
+        self, name: ChildId, generation: int, slot: Slot, listeners: Sequence[InheritedListener]
+    ) -> None:
+        """Gives a worker sockets of its own slot that it is to serve with that generation."""
+        for batch in _batches(listeners):
+            descriptors = tuple(listener.socket.fileno() for listener in batch)
+            self.send(name, Lend(generation, slot, _described(batch)), descriptors)
 
     def kill(self, name: ChildId, number: signal.Signals) -> None:
         """Sends a signal. Until the child is reaped its process id is its own, so it cannot hit another."""
@@ -194,7 +217,7 @@ class Children:
         for process in self._processes.values():
             self._close_channel(process)
 
-    def _main(self, process: Process, channel: socket.socket, log: ErrorLog) -> int:
+    def _main(self, process: Process, channel: socket.socket, log: ErrorLog, generation: int) -> int:
         """In the child: its own main function."""
         own = self._own
         if process.slot is None:
@@ -206,6 +229,7 @@ class Children:
                     None if own.admin_socket is None else own.admin_socket.socket,
                     channel,
                     log,
+                    generation,
                 )
             )
         listeners = own.sockets.of_slot(process.slot)
@@ -222,8 +246,16 @@ class Children:
                 self._supervisor_pid,
                 log,
                 own.access_log,
+                generation,
+                own.passed.addresses,
             )
         )
+
+    def release_in_helper(self) -> None:
+        """In a forked process that is no child: closes everything."""
+        self._release_in_child(None)
+        if self._own.admin_socket is not None:
+            self._own.admin_socket.socket.close()
 
     def _release_in_child(self, slot: Slot | None) -> None:
         """In the child: closes what is the supervisor's or another child's.
@@ -235,6 +267,7 @@ class Children:
         for process in self._processes.values():
             process.channel.close()
         self._own.sockets.close_in_child(slot)
+        self._own.passed.close()
         self._own.inboxes.close_in_child(slot)
         if slot is not None and self._own.admin_socket is not None:
             self._own.admin_socket.socket.close()
@@ -277,3 +310,15 @@ class Children:
             process.is_reachable = False
             self._selector.unregister(process.channel.socket)
         process.channel.close()
+
+
+def _batches(
+    listeners: Sequence[InheritedListener], at_least: int = 0
+) -> Iterator[Sequence[InheritedListener]]:
+    """As many as fit into one message; an empty one when there has to be one."""
+    for start in range(0, max(len(listeners), at_least), _SOCKETS_AT_ONCE):
+        yield listeners[start : start + _SOCKETS_AT_ONCE]
+
+
+def _described(listeners: Sequence[InheritedListener]) -> tuple[tuple[int, str, str], ...]:
+    return tuple((listener.key, listener.listener_name, str(listener.address)) for listener in listeners)

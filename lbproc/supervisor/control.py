@@ -1,7 +1,8 @@
 """The control socket's server side: takes requests of the command line, without ever waiting for a client.
 
 Owns the connections and their bounds: how many there are, how long one may be silent, how long a request
-may be. Does not own the answers. A client that sends nonsense gets a reply that says so, and is closed; one
+may be. Does not own the answers, which may come later: a client that waits for one is not silent, and may
+leave. A client that sends nonsense gets a reply that says so, and is closed; one
 that does not read its answer is closed after a while, or when so many are connected that a new one needs its
 place. When a connection cannot be accepted, for lack of
 descriptors say, the socket is left alone until the next `expire`: it stays readable, so that the loop would
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 
 from lbproc.core.control.codec import Decoder, encode
-from lbproc.core.control.messages import CommandLineRequest, Message, Reply, StatusRequest, StopRequest
+from lbproc.core.control.messages import CommandLineRequest, Message, Progress, Reply
 from lbproc.errors import ControlError
 from lbproc.net.control_socket import ControlListener
 from lbproc.telemetry.events import Event
@@ -32,19 +33,25 @@ CLIENT_TIMEOUT: Seconds = 30.0
 _LAST_WORD_TIMEOUT: Seconds = 1.0
 _READ_BYTES = 64 * 1024
 
-Answer = Callable[[CommandLineRequest], Reply | None]
-"""Gives the answer to a request, or None when the answer comes with `ControlServer.close`."""
+Respond = Callable[[Progress | Reply], bool]
+"""Tells a client how far its request is, any number of times, and gives it its answer, once. Returns whether
+it is still there."""
+
+Answer = Callable[[CommandLineRequest, Respond], Reply | None]
+"""Gives the answer to a request, or None when it comes later: by the function that is passed, or with
+`ControlServer.close`."""
 
 
 class _Client:
-    __slots__ = ("awaits_end", "deadline", "decoder", "is_leaving", "socket", "unsent")
+    __slots__ = ("awaits_answer", "deadline", "decoder", "is_being_served", "is_leaving", "socket", "unsent")
 
     def __init__(self, sock: socket.socket, deadline: Seconds) -> None:
         self.socket = sock
         self.deadline = deadline
         self.decoder = Decoder(MAX_REQUEST_BYTES)
         self.unsent = b""
-        self.awaits_end = False
+        self.awaits_answer = False
+        self.is_being_served = False
         self.is_leaving = False
 
 
@@ -82,13 +89,13 @@ class ControlServer:
         """Closes clients that took too long, and accepts again if that failed. Call it now and then."""
         now = self._clock()
         for client in [
-            client for client in self._clients if not client.awaits_end and now >= client.deadline
+            client for client in self._clients if not client.awaits_answer and now >= client.deadline
         ]:
             self._drop(client)
         self._accept_again()
 
     def close(self, last_word: Reply | None = None) -> None:
-        """Removes the socket, then tells those that wait for the end that it has come.
+        """Removes the socket, then tells those that still wait for an answer that the end has come.
 
         Args:
             last_word: what they are told; None tells them nothing.
@@ -96,7 +103,7 @@ class ControlServer:
         self._rest()
         self._listener.close()
         for client in list(self._clients):
-            if client.awaits_end and last_word is not None:
+            if client.awaits_answer and last_word is not None:
                 with contextlib.suppress(OSError):
                     client.socket.settimeout(_LAST_WORD_TIMEOUT)
                     client.socket.sendall(encode(last_word))
@@ -126,8 +133,8 @@ class ControlServer:
         self._selector.register(sock, selectors.EVENT_READ, partial(self._serve, client))
 
     def _drop_silent(self) -> bool:
-        """Makes room: whoever has been connected longest and waits for no end of ours leaves."""
-        silent = next((client for client in self._clients if not client.awaits_end), None)
+        """Makes room: whoever has been connected longest and waits for no answer of ours leaves."""
+        silent = next((client for client in self._clients if not client.awaits_answer), None)
         if silent is not None:
             self._drop(silent)
         return silent is not None
@@ -143,16 +150,21 @@ class ControlServer:
             self._selector.register(self._listener.socket, selectors.EVENT_READ, self._accept)
 
     def _serve(self, client: _Client, events: int) -> None:
+        client.is_being_served = True
         try:
             if events & selectors.EVENT_READ and not client.unsent:
                 self._read(client)
             self._flush(client)
             # One answer at a time: while one is being sent, nothing more is read or answered.
-            while not client.unsent and not client.is_leaving and self._answer_next(client):
+            while not (client.unsent or client.awaits_answer or client.is_leaving) and self._answer_next(
+                client
+            ):
                 self._flush(client)
         except OSError:
             self._drop(client)
             return
+        finally:
+            client.is_being_served = False
         if client.is_leaving and not client.unsent:
             self._drop(client)
             return
@@ -164,6 +176,8 @@ class ControlServer:
         if not octets:
             raise ConnectionResetError
         client.decoder.feed(octets)
+        if client.awaits_answer:
+            raise ConnectionResetError  # it talks instead of waiting, without a bound
 
     def _answer_next(self, client: _Client) -> bool:
         """Answers the next request that is there whole; False when there is none."""
@@ -171,19 +185,32 @@ class ControlServer:
             message = client.decoder.next_message()
             if message is None:
                 return False
-            self._reply(client, self._answer(_as_request(message)))
+            client.awaits_answer = True  # also for whoever looks while the answer is made
+            reply = self._answer(_as_request(message), partial(self._respond, client))
+            if reply is not None:
+                self._reply(client, reply)
         except ControlError as error:
             client.is_leaving = True
             self._log.write(Event.CONTROL_REQUEST_REFUSED, reason=error)
             self._reply(client, Reply(ok=False, body=str(error)))
         return True
 
-    def _reply(self, client: _Client, reply: Reply | None) -> None:
-        if reply is None:
-            client.awaits_end = True
-        else:
-            client.unsent += encode(reply)
-            client.deadline = self._clock() + CLIENT_TIMEOUT
+    def _respond(self, client: _Client, message: Progress | Reply) -> bool:
+        """Answers a request later than at once, or says how far it is."""
+        if client not in self._clients or not client.awaits_answer:
+            return False
+        if isinstance(message, Reply):
+            self._reply(client, message)
+        elif not client.unsent:  # who has not read how far it was has no need to hear more of it
+            client.unsent = encode(message)
+        if not client.is_being_served:
+            self._serve(client, 0)
+        return client in self._clients
+
+    def _reply(self, client: _Client, reply: Reply) -> None:
+        client.awaits_answer = False
+        client.unsent += encode(reply)
+        client.deadline = self._clock() + CLIENT_TIMEOUT
 
     def _flush(self, client: _Client) -> None:
         if client.unsent:
@@ -197,6 +224,6 @@ class ControlServer:
 
 
 def _as_request(message: Message) -> CommandLineRequest:
-    if isinstance(message, StatusRequest | StopRequest):
+    if isinstance(message, CommandLineRequest):
         return message
     raise ControlError(f"{type(message).__name__} is no request")

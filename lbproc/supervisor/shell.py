@@ -7,28 +7,42 @@ control socket is not trusted; it can cost its sender the connection, never more
 
 from __future__ import annotations
 
+import os
 import selectors
 import signal
 from collections import deque
 from collections.abc import Callable
 from typing import assert_never
 
+from lbproc.config.model import Config
 from lbproc.core.control.membership import Membership
 from lbproc.core.control.messages import (
+    AdminRequest,
+    BackendAddRequest,
+    BackendRemoveRequest,
     CommandLineRequest,
     Disown,
     Drained,
     FailedToBoot,
+    Following,
+    Leave,
     Message,
+    Prepared,
     Ready,
+    Refused,
+    Relinquished,
+    ReloadRequest,
     ReopenLogs,
     Reply,
     Resolved,
     StatusRequest,
     Stop,
     StopRequest,
+    WeightRequest,
+    Worn,
 )
-from lbproc.core.supervision import Supervision
+from lbproc.core.control.messages import DrainSlot as DrainSlotMessage
+from lbproc.core.supervision import END_WITHIN, Supervision
 from lbproc.core.supervision_events import (
     AdoptSlot,
     AnnounceReady,
@@ -36,19 +50,25 @@ from lbproc.core.supervision_events import (
     ChildFailedToBoot,
     ChildId,
     ChildReady,
+    ChildWorn,
     CloseListeners,
+    CloseSlot,
     Command,
     DisownSlot,
+    DrainSlot,
     DumpChild,
     Event,
     Exit,
     KillChild,
     Listen,
+    ListenerCommand,
     ListenFailed,
     Listening,
     RefuseConnections,
     RepairColumn,
     Report,
+    RetireSlots,
+    SendLeave,
     SendStop,
     SlotDrained,
     SpawnChild,
@@ -61,9 +81,12 @@ from lbproc.shm.clock import monotonic_ns
 from lbproc.shm.views import SupervisorView
 from lbproc.supervisor.belongings import Belongings, Entries
 from lbproc.supervisor.children import Children, Process
-from lbproc.supervisor.control import ControlServer
+from lbproc.supervisor.control import ControlServer, Respond
+from lbproc.supervisor.publishing import Publishing
+from lbproc.supervisor.reloading import Reloading, Surroundings
 from lbproc.supervisor.signals import STOPPING, SignalQueue
 from lbproc.supervisor.status import describe
+from lbproc.supervisor.steering import Steering
 from lbproc.telemetry.events import Event as LogEvent
 from lbproc.types import Seconds, Slot
 
@@ -80,6 +103,7 @@ class Shell:
         entries: what the children run.
         signals: closed at the end of `run`, last.
         on_ready: called once, when every child is ready for the first time.
+        adapt: applies what the command line said to every configuration that is loaded.
     """
 
     def __init__(
@@ -90,11 +114,13 @@ class Shell:
         entries: Entries,
         signals: SignalQueue,
         on_ready: Callable[[], None],
+        adapt: Callable[[Config], Config],
     ) -> None:
         self._own = belongings
         self._log = belongings.log
         self._view = view
-        self._membership = membership
+        self._publishing = Publishing(view, membership, belongings.log)
+        self._steering = Steering(view, belongings.log, _now, self._publishing)
         self._on_ready = on_ready
         runtime = belongings.config.runtime
         self._supervision = Supervision(belongings.workers, runtime.heartbeat_timeout, runtime.drain_timeout)
@@ -115,18 +141,35 @@ class Shell:
             happened=self._happened,
             heard=self._heard,
         )
+        self._reloading = Reloading(
+            Surroundings(
+                belongings,
+                view,
+                self._children,
+                self._supervision,
+                self._selector,
+                self._children.release_in_helper,
+                self._happened,
+                self._publishing,
+                _now,
+            ),
+            membership.generation,
+            os.environ,
+            adapt,
+        )
 
     def run(self) -> Exit:
         """Supervises to the end. Nothing that belongs to the supervisor is left then."""
         last_word = None
         try:
-            self._publish()
+            self._publishing.publish()
             self._happened(Started())
             while self._end is None:
                 for key, events in self._selector.select(self._patience()):
                     key.data(events)
                 self._children.reap()
                 self._tick_if_due()
+                self._own.notifier.beat(_now())
             last_word = Reply(ok=True, body={"status": self._end.status})
         except LbprocError as error:
             self._log.write(LogEvent.START_FAILED, reason=error)
@@ -149,16 +192,30 @@ class Shell:
             for command in self._supervision.handle(self._events[0], _now()):
                 self._carry_out(command)
             self._events.popleft()
+        self._reloading.look_at_members()
 
     def _patience(self) -> Seconds:
-        return max(0.0, min(self._next_tick_at, self._supervision.next_wakeup()) - _now())
+        due_at = min(
+            self._next_tick_at,
+            self._supervision.next_wakeup(),
+            self._steering.next_wakeup(),
+            self._reloading.next_wakeup(),
+            self._own.notifier.next_beat_at,
+        )
+        return max(0.0, due_at - _now())
 
     def _tick_if_due(self) -> None:
         now = _now()
+        if now >= self._steering.next_wakeup():
+            self._steering.look()
+        if now >= self._reloading.next_wakeup():
+            self._reloading.tick()
         if now < min(self._next_tick_at, self._supervision.next_wakeup()):
             return
         self._next_tick_at = now + TICK
         self._control.expire()
+        self._steering.look()  # before rows whose end somebody waits for may become another's
+        self._publishing.free_rows()
         self._happened(Ticked(self._children.heartbeats()))
 
     def _on_signals(self, _events: int) -> None:
@@ -167,7 +224,9 @@ class Shell:
                 self._happened(StopRequested(STOPPING[number], number.name))
             elif number is signal.SIGUSR1:
                 self._reopen_logs()
-            # SIGCHLD has done its work by waking the loop. SIGHUP changes nothing: it must not end a service.
+            elif number is signal.SIGHUP:
+                self._reloading.hang_up()
+            # SIGCHLD has done its work by waking the loop.
 
     def _heard(self, process: Process, message: Message) -> None:
         match message:
@@ -175,48 +234,77 @@ class Shell:
                 self._happened(ChildReady(process.name))
             case FailedToBoot(reason):
                 self._happened(ChildFailedToBoot(process.name, reason))
+            case Worn() if process.slot is not None:
+                self._happened(ChildWorn(process.name))
             case Drained(slot):
                 self._happened(SlotDrained(process.name, Slot(slot)))
             case Resolved(addresses) if process.slot is None:
-                if self._membership.resolve(addresses):
-                    self._publish()
+                self._publishing.resolve(addresses)
+            case Prepared() | Refused() | Following() | Relinquished():
+                self._reloading.hear(process.name, message)
             case _:
                 raise ControlError(f"a child has no business to send {type(message).__name__}")
 
-    def _answer(self, request: CommandLineRequest) -> Reply | None:
+    def _answer(self, request: CommandLineRequest, respond: Respond) -> Reply | None:
         match request:
             case StatusRequest():
                 return Reply(ok=True, body=self._describe())
             case StopRequest(now, wait):
                 self._happened(StopRequested(now, "lbproc stop"))
                 return None if wait else Reply(ok=True, body={})
+            case ReloadRequest(file, dry_run):
+                self._reloading.request(file, dry_run, respond)
+                return None
+            case AdminRequest() | WeightRequest() | BackendAddRequest() | BackendRemoveRequest():
+                self._steering.answer(request, respond)
+                return None
 
     # What is done about it
 
     def _carry_out(self, command: Command) -> None:
         match command:
+            case Listen() | RefuseConnections() | CloseListeners() | RetireSlots() | CloseSlot():
+                self._carry_out_on_listeners(command)
+            case AnnounceReady():
+                self._log.write(LogEvent.READY, workers=self._own.workers)
+                self._write_pid_file()
+                self._own.notifier.ready(f"serving with {self._own.workers} workers")
+                self._on_ready()
+                self._reloading.open()
+            case Report(event, child, fields):
+                self._report(event, child, dict(fields))
+                if event == "stopping":
+                    self._reloading.stop()
+                    self._own.notifier.stopping(float(dict(fields)["drain_timeout"]) + END_WITHIN)
+            case Exit():
+                self._end = command
+            case _:
+                self._carry_out_on_child(command)
+
+    def _carry_out_on_listeners(self, command: ListenerCommand) -> None:
+        sockets, inboxes = self._own.sockets, self._own.inboxes
+        match command:
             case Listen():
                 try:
-                    self._own.sockets.listen()
+                    sockets.listen()
                 except StartError as error:
                     self._happened(ListenFailed(str(error)))
                 else:
                     self._happened(Listening())
             case RefuseConnections():
-                self._own.sockets.refuse()
-                self._own.inboxes.refuse()
+                sockets.refuse()
+                inboxes.refuse()
             case CloseListeners():
-                self._own.sockets.close()
-                self._own.inboxes.close()
-            case AnnounceReady():
-                self._log.write(LogEvent.READY, workers=self._own.workers)
-                self._on_ready()
-            case Report(event, child, fields):
-                self._report(event, child, dict(fields))
-            case Exit():
-                self._end = command
+                sockets.close()
+                inboxes.close()
+            case RetireSlots(first):
+                sockets.retire_from(first)
+                inboxes.retire_from(first)
+            case CloseSlot(slot):
+                sockets.close_slots_from(slot)
+                inboxes.close_slots_from(slot)
             case _:
-                self._carry_out_on_child(command)
+                assert_never(command)
 
     def _carry_out_on_child(self, command: ChildCommand) -> None:
         match command:
@@ -224,23 +312,41 @@ class Shell:
                 self._children.spawn(name, slot)
                 if (process := self._children.get(name)) is not None and process.pid:
                     self._report("controller_started" if slot is None else "worker_started", name, {})
-            case SendStop(name, at_once):
-                self._children.send(name, Stop(at_once))
             case DumpChild(name):
                 self._children.kill(name, signal.SIGABRT)
             case KillChild(name):
                 self._children.kill(name, signal.SIGKILL)
-            case AdoptSlot(slot, name):
-                self._children.send_sockets(name, slot)
-            case DisownSlot(slot, name):
-                self._children.send(name, Disown(slot))
             case RepairColumn(name):
                 if repaired := self._children.bury(name):
                     self._log.write(
                         LogEvent.COLUMN_REPAIRED, column=repaired.column, released=repaired.returned
                     )
             case _:
+                self._tell(command)
+
+    def _tell(self, command: SendStop | SendLeave | AdoptSlot | DisownSlot | DrainSlot) -> None:
+        match command:
+            case SendStop(name, at_once):
+                self._children.send(name, Stop(at_once))
+            case SendLeave(name):
+                self._children.send(name, Leave())
+            case AdoptSlot(slot, name):
+                self._children.send_sockets(name, slot)
+            case DisownSlot(slot, name):
+                self._children.send(name, Disown(slot))
+            case DrainSlot(slot, name):
+                self._children.send(name, DrainSlotMessage(slot))
+            case _:
                 assert_never(command)
+
+    def _write_pid_file(self) -> None:
+        """Without it lbproc serves as well, so a disk that is full by now does not end the service."""
+        if self._own.pid_file is None:
+            return
+        try:
+            self._own.pid_file.write()
+        except OSError as error:
+            self._log.write(LogEvent.PID_FILE_FAILED, reason=error.strerror)
 
     def _reopen_logs(self) -> None:
         """Makes the new files before the children open them, because they may have no right to."""
@@ -251,11 +357,6 @@ class Shell:
         if done:
             self._log.write(LogEvent.LOGS_REOPENED)
 
-    def _publish(self) -> None:
-        epoch = self._view.publish_membership(self._membership.encode())
-        backends = sum(len(pool.backends) for pool in self._own.config.pools.values())
-        self._log.write(LogEvent.MEMBERSHIP_PUBLISHED, epoch=epoch, backends=backends)
-
     def _report(self, event: str, child: ChildId | None, fields: dict[str, str | int | float]) -> None:
         process = None if child is None else self._children.get(child)
         place: dict[str, int | None] = (
@@ -265,31 +366,36 @@ class Shell:
 
     def _describe(self) -> dict[str, object]:
         return describe(
-            config=self._own.config,
             config_path=self._own.config_path,
             uptime=_now() - self._started_at,
             places=self._supervision.places(),
             processes=self._children.places(),
-            membership=self._membership,
+            membership=self._publishing.membership,
             reader=self._view.reader,
+            reload=self._reloading.describe(),
         )
 
     def _release_in_child(self) -> None:
         self._signals.close_in_child()
         self._selector.close()
         self._control.close_in_child()
+        self._reloading.close_in_child()
 
     def _close(self, last_word: Reply | None) -> None:
         """Closes everything. Those who wait for the end hear of it last, when no file is left."""
+        self._reloading.close()
         self._own.sockets.close()
         self._own.inboxes.close()
         if self._own.admin_socket is not None:
             self._own.admin_socket.close()
+        self._own.passed.close()
         self._children.close()
         if self._end is not None:
             if self._end.reason:
                 self._log.write(LogEvent.START_FAILED, reason=self._end.reason)
             self._log.write(LogEvent.STOPPED, status=self._end.status)
+        if self._own.pid_file is not None:
+            self._own.pid_file.remove()
         self._control.close(last_word)
         self._selector.close()
         self._own.table.close()

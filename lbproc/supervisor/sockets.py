@@ -1,75 +1,47 @@
 """The listening sockets of all listeners, from the first bind to the last close.
 
-They belong to the supervisor: workers come and go, what is queued on a socket stays. A TCP address is
-slotted (one socket for each slot), a Unix address is shared by all workers. Owns their order: bound all
-together, listening in slot order, closed from the highest slot down, because the kernel counts the sockets
-of an address in the order of `listen` and moves the last into the hole that a close leaves.
+They belong to the supervisor: workers come and go, what is queued on a socket stays. Owns their order: bound
+all together, listening in slot order, closed from the highest slot down, because the kernel counts the
+sockets of an address in the order of `listen` and moves the last into the hole that a close leaves.
 
-Another program that starts at the same time can bind what is bound here and not yet listened on. So the
-addresses are looked at once more when it is time to listen, and one program does so at a time.
+A reload goes in steps, of which all before `commit` can be undone: `prepare` binds what is new, be it an
+address or one more slot, `listen_next` lets connections come there. With `commit` addresses that stay have
+the same sockets as before, also where they belong to another listener now, and those that went get no new
+connections; when the workers have accepted what is queued there, `close_removed` closes them. No step waits.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import itertools
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from lbproc.boot import InheritedListener
+from lbproc.config.diff import addresses
 from lbproc.config.model import Config
-from lbproc.errors import StartError
-from lbproc.net.listeners import listen, listen_unix, open_slotted, open_unix, probe_bind, refuse_new
-from lbproc.net.sockaddr import bound_address
-from lbproc.net.socket_file import SocketFile
-from lbproc.types import Address, Seconds, Slot, TcpAddress, UnixAddress
-
-_UNIX_MODE = 0o666
-"""As nginx does: whoever may enter the directory may connect."""
-
-_ADMIN_UNIX_MODE = 0o600
-
-_ATTEMPTS = 10
-_PAUSE: Seconds = 0.5
-"""Together as long as a TCP address is probed. A look is a connection, and workers that leave wait until
-for a moment none comes, so look seldom."""
-
-_LOCK_NAME = "\0lbproc/listen"
-_LOCK_ATTEMPTS = 50
-_LOCK_PAUSE: Seconds = 0.02
-
-Sleep = Callable[[Seconds], None]
-"""Waits that long while somebody else leaves; raises to end the waiting."""
+from lbproc.net.listeners import open_slotted
+from lbproc.supervisor.activation import PassedSockets
+from lbproc.supervisor.binding import BoundAddress, Sleep, bind, never_wait, one_at_a_time
+from lbproc.types import Address, Slot, TcpAddress
 
 
-@dataclass(frozen=True, slots=True)
-class BoundAddress:
-    """One bind of one listener.
+@dataclass(slots=True)
+class _Next:
+    """What a reload is about to put in force.
 
     Args:
-        listener_name: the ``[listeners.NAME]`` it belongs to.
-        address: with the port that the kernel chose where the configuration says 0.
-        sockets: one for each slot, or a single one when the address is shared.
-        file: of a Unix address.
+        slots: how many workers there will be.
+        bound: every address that there will be, with the name of its listener.
+        new: those of them that are not in force yet.
+        grown: by key of an address that stays, its sockets of slots that are new.
     """
 
-    listener_name: str
-    address: Address
-    sockets: tuple[socket.socket, ...]
-    file: SocketFile | None = None
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether all workers serve the same socket."""
-        return self.file is not None
-
-    def inherited(self, slot: Slot) -> InheritedListener:
-        """What the worker of this slot gets."""
-        sock = self.sockets[0 if self.is_shared else slot]
-        return InheritedListener(self.listener_name, self.address, sock, self.is_shared)
+    slots: int
+    bound: list[tuple[BoundAddress, str]] = field(default_factory=list)
+    new: list[BoundAddress] = field(default_factory=list)
+    grown: dict[int, list[socket.socket]] = field(default_factory=dict)
 
 
 class ListeningSockets:
@@ -79,19 +51,28 @@ class ListeningSockets:
         config: names the addresses.
         slots: how many workers there are.
         sleep: waits for a predecessor.
+        passed: sockets that whoever started lbproc has opened; they are used where an address is theirs.
 
     Raises:
         StartError: an address cannot be bound; nothing stays open.
     """
 
-    __slots__ = ("bound",)
+    __slots__ = ("_keys", "_newest", "_next", "_passed", "_removed", "bound")
 
-    def __init__(self, config: Config, slots: int, sleep: Sleep = time.sleep) -> None:
+    def __init__(
+        self, config: Config, slots: int, sleep: Sleep = time.sleep, passed: PassedSockets | None = None
+    ) -> None:
         self.bound: list[BoundAddress] = []
+        """In force."""
+        self._keys = itertools.count(1)
+        self._passed = passed
+        self._next: _Next | None = None
+        self._newest: list[BoundAddress] = []
+        self._removed: list[BoundAddress] = []
         try:
-            for name, listener in config.listeners.items():
-                for address in listener.bind:
-                    self.bound.append(_bind(name, address, slots, sleep))
+            for identity, (name, address) in addresses(config).items():
+                key = next(self._keys)
+                self.bound.append(bind(key, identity, name, address, slots, sleep=sleep, passed=passed))
         except BaseException:
             self.close()
             raise
@@ -102,140 +83,176 @@ class ListeningSockets:
         Raises:
             StartError: another program has begun to use an address.
         """
-        with _one_at_a_time():
-            self._probe_and_listen()
-
-    def _probe_and_listen(self) -> None:
-        # All are looked at before the first listens, because our own addresses may overlap.
-        for bound in self.bound:
-            if isinstance(bound.address, TcpAddress):
-                probe_bind(bound.address, attempts=1)
-        for bound in self.bound:
-            for sock in bound.sockets:
-                if bound.file is None:
-                    listen(sock)
-                else:
-                    listen_unix(sock, bound.file)
+        with one_at_a_time():
+            # All are looked at before the first listens, because our own addresses may overlap.
+            for bound in self.bound:
+                bound.probe()
+            for bound in self.bound:
+                bound.listen()
 
     def of_slot(self, slot: Slot) -> tuple[InheritedListener, ...]:
         """What the worker of a slot serves: the slot's own sockets and the shared ones."""
-        return tuple(bound.inherited(slot) for bound in self.bound)
+        return tuple(bound.inherited(slot) for bound in self.bound if bound.serves(slot))
 
     def own_of_slot(self, slot: Slot) -> tuple[InheritedListener, ...]:
-        """What a sibling adopts: without the shared ones, which it has."""
-        return tuple(bound.inherited(slot) for bound in self.bound if not bound.is_shared)
+        """What a sibling adopts: without the shared ones, which it has.
+
+        With what went a moment ago: the slot's worker may have died before it had accepted all of it.
+        """
+        everything = (*self.bound, *self._removed)
+        return tuple(
+            bound.inherited(slot) for bound in everything if bound.serves(slot) and not bound.is_shared
+        )
+
+    # A reload, step by step
+
+    def prepare(self, config: Config, slots: int) -> None:
+        """Binds what is in no force yet. Never waits.
+
+        Args:
+            config: names the addresses that there will be.
+            slots: how many workers there will be. More than now only when the sockets of all slots that were
+                given up before are closed.
+
+        Raises:
+            BusyError: somebody listens on an address, who may be about to leave.
+            StartError: an address cannot be bound. In both cases nothing of it stays open.
+        """
+        self._next = _Next(slots)
+        known = {bound.identity: bound for bound in self.bound}
+        try:
+            for identity, (name, address) in addresses(config).items():
+                bound = known.get(identity)
+                if bound is None:
+                    bound = bind(
+                        next(self._keys),
+                        identity,
+                        name,
+                        address,
+                        slots,
+                        sleep=never_wait(address),
+                        passed=self._passed,
+                        is_probed=not self._is_ours(address),
+                    )
+                    self._next.new.append(bound)
+                elif (
+                    isinstance(bound.address, TcpAddress) and not bound.is_kept and slots > len(bound.sockets)
+                ):
+                    # the configuration may say port 0; what the kernel chose stays
+                    self._next.grown[bound.key] = open_slotted(bound.address, slots - len(bound.sockets))
+                self._next.bound.append((bound, name))
+        except BaseException:
+            self.undo()
+            raise
+
+    def next_names(self) -> tuple[tuple[int, str], ...]:
+        """Key and listener of every address that there will be."""
+        return () if self._next is None else tuple((bound.key, name) for bound, name in self._next.bound)
+
+    def lent(self, slot: Slot) -> tuple[InheritedListener, ...]:
+        """What the worker of a slot is to serve besides, once it is in force."""
+        new = () if self._next is None else self._next.new
+        return tuple(bound.inherited(slot) for bound in new if bound.serves(slot))
+
+    def listen_next(self) -> None:
+        """Lets connections come to what is new.
+
+        Raises:
+            StartError: another program has begun to use an address.
+        """
+        if self._next is None:
+            return
+        with one_at_a_time(attempts=1):
+            for bound in self._next.new:
+                if not self._is_ours(bound.address):
+                    bound.probe()
+            for bound in self._next.new:
+                bound.listen()
+            for bound in self.bound:
+                bound.listen(self._next.grown.get(bound.key, ()))
+
+    def commit(self) -> bool:
+        """Puts what was prepared in force; returns whether addresses went."""
+        following, self._next = self._next, None
+        if following is None:
+            return False
+        stays = {bound.key for bound, _ in following.bound}
+        self._removed += [bound for bound in self.bound if bound.key not in stays]
+        self.bound = [bound for bound, _ in following.bound]
+        self._newest = following.new
+        for bound, name in following.bound:
+            bound.listener_name = name
+            if grown := following.grown.get(bound.key):
+                bound.sockets += grown
+                bound.steer(following.slots)
+        for bound in self._removed:
+            bound.refuse()
+        return bool(self._removed)
+
+    def undo(self) -> None:
+        """Closes what was prepared. Idempotent."""
+        following, self._next = self._next, None
+        if following is None:
+            return
+        for bound in following.new:
+            bound.close()
+        for sockets in following.grown.values():
+            for sock in reversed(sockets):
+                sock.close()
+
+    def close_removed(self) -> None:
+        """Closes the addresses that went. Idempotent."""
+        for bound in self._removed:
+            bound.close()
+        self._removed.clear()
+
+    # Slots that are given up
+
+    def newest_of_slot(self, slot: Slot) -> tuple[InheritedListener, ...]:
+        """What came with the last commit, for a sibling that had adopted the slot before it."""
+        return tuple(
+            bound.inherited(slot) for bound in self._newest if bound.serves(slot) and not bound.is_shared
+        )
+
+    def retire_from(self, first: Slot) -> None:
+        """Gives new connections to the slots below only."""
+        for bound in self.bound:
+            bound.steer(first)
+
+    def close_slots_from(self, first: Slot) -> None:
+        """Closes the sockets of these slots, the highest first."""
+        for bound in self._all():
+            bound.close_slots_from(first)
+
+    # The end
 
     def refuse(self) -> None:
         """Keeps new connections out; what is queued stays to be accepted."""
         for bound in self.bound:
-            if bound.file is not None:
-                bound.file.remove()
-            for sock in bound.sockets:
-                # Without memory for the filter the queue is served nevertheless.
-                with contextlib.suppress(OSError):
-                    refuse_new(sock)
+            bound.refuse()
 
     def close(self) -> None:
         """Closes everything and removes the files of Unix sockets. Idempotent."""
+        self.undo()
+        self.close_removed()
         for bound in self.bound:
-            if bound.file is not None:
-                bound.file.remove()
-            for sock in reversed(bound.sockets):
-                sock.close()
+            bound.close()
         self.bound.clear()
 
     def close_in_child(self, slot: Slot | None) -> None:
         """Closes, in a forked child, what is not of its slot (None: everything). Files stay."""
-        for bound in self.bound:
-            kept = None if slot is None else bound.inherited(slot).socket
-            for sock in bound.sockets:
-                if sock is not kept:
-                    sock.close()
+        kept = set() if slot is None else {listener.socket for listener in self.of_slot(slot)}
+        grown = () if self._next is None else itertools.chain(*self._next.grown.values())
+        for sock in itertools.chain(grown, *(bound.sockets for bound in self._all())):
+            if sock not in kept:
+                sock.close()
 
+    def _all(self) -> Iterator[BoundAddress]:
+        yield from self.bound
+        yield from self._removed
+        if self._next is not None:
+            yield from self._next.new
 
-@dataclass(frozen=True, slots=True)
-class AdminSocket:
-    """The admin listener.
-
-    Args:
-        socket: bound and listening.
-        file: of a Unix address.
-    """
-
-    socket: socket.socket
-    file: SocketFile | None = None
-
-    def close(self) -> None:
-        """Closes it and removes its file if it has one. Idempotent."""
-        if self.file is not None and self.socket.fileno() >= 0:
-            self.file.remove()
-        self.socket.close()
-
-
-def open_admin_socket(address: Address, sleep: Sleep = time.sleep) -> AdminSocket:
-    """Binds the admin listener and listens.
-
-    Args:
-        address: where.
-        sleep: waits for a predecessor.
-
-    Raises:
-        StartError: the address cannot be bound.
-    """
-    if isinstance(address, TcpAddress):
-        probe_bind(address, sleep=sleep)
-        (sock,) = open_slotted(address, 1)
-        admin = AdminSocket(sock)
-    else:
-        admin = AdminSocket(*_bind_unix(address, _ADMIN_UNIX_MODE, sleep))
-    try:
-        if admin.file is None:
-            listen(admin.socket)
-        else:
-            listen_unix(admin.socket, admin.file)
-    except StartError:
-        admin.close()
-        raise
-    return admin
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Keeps two lbproc of one network namespace from looking and listening at the same moment.
-
-    An abstract Unix name has the namespace of the addresses, leaves no file, and goes with its process. Who
-    holds on to it is in the way for a second: it guards against accidents, not against enemies.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-        for _ in range(_LOCK_ATTEMPTS):
-            try:
-                lock.bind(_LOCK_NAME)
-            except OSError:
-                time.sleep(_LOCK_PAUSE)
-            else:
-                break
-        yield
-
-
-def _bind_unix(address: UnixAddress, mode: int, sleep: Sleep) -> tuple[socket.socket, SocketFile]:
-    """Binds when whoever listens there has left; a predecessor that is about to leave gets some time."""
-    for _ in range(_ATTEMPTS):
-        if not _is_live(address):
-            break
-        sleep(_PAUSE)
-    return open_unix(address, mode=mode)
-
-
-def _is_live(address: UnixAddress) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        return probe.connect_ex(address.path) in {0, errno.EAGAIN}
-
-
-def _bind(name: str, address: Address, slots: int, sleep: Sleep) -> BoundAddress:
-    if isinstance(address, UnixAddress):
-        sock, file = _bind_unix(address, _UNIX_MODE, sleep)
-        return BoundAddress(name, address, (sock,), file)
-    probe_bind(address, sleep=sleep)
-    sockets = open_slotted(address, slots)
-    return BoundAddress(name, bound_address(sockets[0]), tuple(sockets))
+    def _is_ours(self, address: Address) -> bool:
+        """Whether one of our own sockets would be found by whoever looks at that address."""
+        return any(bound.overlaps(address) for bound in (*self.bound, *self._removed))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from lbproc import __version__
@@ -20,12 +21,17 @@ from lbproc.net.control_socket import ControlListener, default_control_socket
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
 from lbproc.shm.views import SupervisorView
+from lbproc.supervisor.activation import PassedSockets
 from lbproc.supervisor.belongings import Belongings, Entries
+from lbproc.supervisor.binding import Sleep, open_admin_socket
+from lbproc.supervisor.following import check_columns, count_workers, listened_addresses
 from lbproc.supervisor.inboxes import Inboxes
+from lbproc.supervisor.notify import Notifier
+from lbproc.supervisor.pid_file import PidFile
 from lbproc.supervisor.rights import Account, descriptors_needed, find_account, raise_descriptor_limit
 from lbproc.supervisor.shell import Shell
 from lbproc.supervisor.signals import SignalQueue, StoppedEarlyError
-from lbproc.supervisor.sockets import ListeningSockets, Sleep, open_admin_socket
+from lbproc.supervisor.sockets import ListeningSockets
 from lbproc.telemetry.events import Event
 from lbproc.telemetry.log import ErrorLog, open_error_log
 from lbproc.telemetry.sink import FileOwner, Sink
@@ -33,14 +39,12 @@ from lbproc.worker import run_worker
 
 FIRST_GENERATION = 1
 
-_OTHER_COLUMNS = 3
-"""Besides the workers' columns: nobody's, the supervisor's, the controller's."""
-
 
 def run(
     config: Config,
     config_path: Path,
     *,
+    workers: int | None = None,
     entries: Entries | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> int:
@@ -51,6 +55,7 @@ def run(
     Args:
         config: what to run.
         config_path: where it came from; `status` shows it.
+        workers: how many, instead of what this configuration and all that are loaded later say.
         entries: what the children run, by default the real worker and controller.
         on_ready: called once, when every child is ready for the first time.
 
@@ -58,6 +63,9 @@ def run(
         StartError: lbproc cannot start here; says why.
         CapacityError: the configuration does not fit into the table it asks for.
     """
+    adapt = partial(_with_workers, workers)
+    config = adapt(config)
+    notifier = Notifier.take_from(os.environ, os.getpid())
     account = find_account(config.runtime.user)
     owner = None if account is None else FileOwner(account.name, account.uid, account.gid)
     with ExitStack() as undo:
@@ -69,7 +77,9 @@ def run(
             access_log = None if config.log.access == "off" else Sink(config.log.access, owner)
             if access_log is not None:
                 undo.callback(access_log.close)
-            belongings = _open(config, config_path.absolute(), account, log, access_log, undo, signals.sleep)
+            belongings = _open(
+                config, config_path.absolute(), account, log, access_log, notifier, undo, signals.sleep
+            )
             view = SupervisorView(belongings.table)
             membership = Membership(config, view.ensure_row, view.ensure_pool)
         except LbprocError as error:
@@ -86,6 +96,7 @@ def run(
             entries or Entries(run_worker, run_controller),
             signals,
             on_ready or _nothing,
+            adapt,
         )
         undo.pop_all()  # the shell closes it all
     end = shell.run()
@@ -94,36 +105,35 @@ def run(
     return end.status
 
 
-def count_workers(config: Config) -> int:
-    """How many workers the configuration asks for; "auto" is one for each processor this process may use."""
-    asked = config.runtime.workers
-    return len(os.sched_getaffinity(0)) if asked == "auto" else asked
-
-
 def _open(
     config: Config,
     config_path: Path,
     account: Account | None,
     log: ErrorLog,
     access_log: Sink | None,
+    notifier: Notifier,
     undo: ExitStack,
     sleep: Sleep,
 ) -> Belongings:
+    passed = PassedSockets.take_from(os.environ, os.getpid())
+    undo.callback(passed.close)
+    passed.require_named(listened_addresses(config))
     workers = count_workers(config)
     if os.geteuid() == 0 and account is None:
         log.write(Event.RUNNING_AS_ROOT)
-    raise_descriptor_limit(descriptors_needed(config, workers))
+    raise_descriptor_limit(descriptors_needed(config, workers) + 2 * len(passed))
+    pid_file = None if config.runtime.pid_file is None else PidFile(config.runtime.pid_file, os.getpid())
     control = ControlListener(config.runtime.control_socket or default_control_socket())
     undo.callback(control.close)
     table = Table.create(_capacities(config, workers))
     undo.callback(table.close)
-    sockets = ListeningSockets(config, workers, sleep)
+    sockets = ListeningSockets(config, workers, sleep, passed)
     undo.callback(sockets.close)
     inboxes = Inboxes(workers)
     undo.callback(inboxes.close)
     admin_socket = None
     if config.admin is not None:
-        admin_socket = open_admin_socket(config.admin.bind, sleep)
+        admin_socket = open_admin_socket(config.admin.bind, sleep, passed)
         undo.callback(admin_socket.close)
         log.write(Event.ADMIN_LISTENING, address=config.admin.bind)
     for bound in sockets.bound:
@@ -141,16 +151,15 @@ def _open(
         account,
         log,
         access_log,
+        passed,
+        pid_file,
+        notifier,
     )
 
 
 def _capacities(config: Config, workers: int) -> Capacities:
     runtime = config.runtime
-    needed = workers + _OTHER_COLUMNS
-    if needed > runtime.max_columns:
-        raise StartError(
-            f"{workers} workers need a [runtime] max_columns of at least {needed}, not {runtime.max_columns}"
-        )
+    check_columns(config, workers)
     defaults = Capacities()
     return Capacities(
         columns=runtime.max_columns,
@@ -158,6 +167,14 @@ def _capacities(config: Config, workers: int) -> Capacities:
         pools=max(defaults.pools, len(config.pools)),
         keys=1 << (runtime.max_keys - 1).bit_length(),
     )
+
+
+def _with_workers(workers: int | None, config: Config) -> Config:
+    """A configuration as the command line wants it."""
+    if workers is None:
+        return config
+    runtime = config.runtime.model_copy(update={"workers": workers})
+    return config.model_copy(update={"runtime": runtime})
 
 
 def _nothing() -> None:

@@ -110,6 +110,17 @@ class AccessLog:
             self._writer.stop(patience)
         return self.flush()
 
+    def end(self) -> None:
+        """Ends the log without waiting: another one has its place, and the thread writes what is left."""
+        self._hand_over()
+        if self._writer is not None:
+            self._writer.end()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all is written after `end`."""
+        return self._writer is None or self._writer.is_over
+
     def _hand_over(self) -> None:
         if not self._batch:
             return

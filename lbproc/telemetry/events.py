@@ -57,6 +57,13 @@ class Event(Enum):
         "status",
         "restart_in",
     )
+    WORKER_REPLACED = (
+        Level.INFO,
+        "A worker has served `max_requests`. Its successor serves its slot; it finishes what it holds.",
+        "slot",
+        "pid",
+    )
+    PID_FILE_FAILED = Level.ERROR, "The pid file could not be written. lbproc serves without it.", "reason"
     WORKER_STOPPED = Level.INFO, "A worker finished as it was told to.", "slot", "pid", "status"
     WORKER_HUNG = (
         Level.ERROR,
@@ -64,6 +71,18 @@ class Event(Enum):
         "slot",
         "pid",
         "seconds",
+    )
+    WORKER_STRAGGLED = (
+        Level.ERROR,
+        "A worker did not follow a new configuration in time. Its stacks are dumped and it is replaced.",
+        "slot",
+        "pid",
+    )
+    WORKER_RETIRED = (
+        Level.INFO,
+        "There are fewer workers now: this one accepts its queue, and finishes what it holds.",
+        "slot",
+        "pid",
     )
     WORKER_FAILED_TO_BOOT = Level.ERROR, "A worker could not start.", "slot", "pid", "reason"
     SLOT_ADOPTED = (
@@ -89,6 +108,11 @@ class Event(Enum):
         "pid",
         "seconds",
     )
+    CONTROLLER_STRAGGLED = (
+        Level.ERROR,
+        "The controller did not follow a new configuration in time. Its stacks are dumped, it is replaced.",
+        "pid",
+    )
     CONTROLLER_FAILED_TO_BOOT = Level.ERROR, "The controller could not start.", "pid", "reason"
     COLUMN_REPAIRED = (
         Level.INFO,
@@ -101,6 +125,38 @@ class Event(Enum):
         "The backends or their resolved addresses changed.",
         "epoch",
         "backends",
+    )
+    BACKEND_STATE = (
+        Level.INFO,
+        "An operator put a backend into another admin state.",
+        "pool",
+        "backend",
+        "state",
+        "was",
+    )
+    BACKEND_WEIGHT = (
+        Level.INFO,
+        "An operator gave a backend another weight.",
+        "pool",
+        "backend",
+        "weight",
+        "was",
+    )
+    BACKEND_ADDED = Level.INFO, "An operator added a backend.", "pool", "backend", "address", "weight"
+    BACKEND_REMOVED = Level.INFO, "An operator removed a backend.", "pool", "backend", "address"
+    RELOADING = Level.INFO, "A configuration is loaded, to be put in force.", "config"
+    CONFIG_CHANGED = Level.INFO, "One of the changes that a reload put in force.", "change"
+    RELOADED = (
+        Level.INFO,
+        "A configuration was put in force in all processes; with 0 changes it was in force already.",
+        "generation",
+        "config",
+        "changes",
+    )
+    RELOAD_REFUSED = (
+        Level.ERROR,
+        "A configuration was not put in force; everything is as it was before.",
+        "reason",
     )
     LOGS_REOPENED = Level.INFO, "SIGUSR1: log files were opened again."
     LOG_REOPEN_FAILED = (
@@ -141,6 +197,13 @@ class Event(Enum):
         "listener",
         "traceback",
     )
+    RELOAD_CRASHED = (
+        Level.ERROR,
+        "A defect of lbproc kept a worker or the controller from another configuration; please report it. "
+        "Until it was in force that refuses the reload, and after that the process is replaced.",
+        "generation",
+        "traceback",
+    )
     BACKEND_UNREACHABLE = (
         Level.WARNING,
         "A connection to a backend was refused or timed out. Another backend is tried.",
@@ -156,6 +219,41 @@ class Event(Enum):
         "cause",
         "reason",
     )
+    CONNECTIONS_CUT = (
+        Level.WARNING,
+        'Backends of pools with `on_down = "cut"` went down or into maintenance: requests and tunnels that'
+        " this worker had under way there were ended.",
+        "backends",
+        "connections",
+    )
+    BACKEND_EJECTED = (
+        Level.WARNING,
+        "A backend failed so many real requests in a row that it gets none for a while. `errors`: failures in"
+        " a row, over all workers; `cause`: of the last; `ejections`: in a row, with this one.",
+        "pool",
+        "backend",
+        "errors",
+        "cause",
+        "ejections",
+        "seconds",
+    )
+    EJECTION_WITHHELD = (
+        Level.WARNING,
+        "A backend would have been ejected, but `max_ejected` of its pool are already.",
+        "pool",
+        "backend",
+        "errors",
+        "cause",
+    )
+    BACKEND_RETURNED = Level.INFO, "An ejection is over.", "pool", "backend"
+    POOL_PANIC = (
+        Level.ERROR,
+        "Fewer backends of a pool are available than `panic_threshold`: all that the operator allows get"
+        " requests, whatever checks think of them.",
+        "pool",
+        "threshold",
+    )
+    POOL_CALM = Level.INFO, "The panic of a pool is over: checks and ejections count again.", "pool"
     POOL_EXHAUSTED = (
         Level.WARNING,
         "A request got 503: no backend of the pool is eligible, or all are at `max_connections`.",
@@ -177,6 +275,49 @@ class Event(Enum):
         Level.WARNING,
         "A host name could not be resolved; its last addresses stay in use.",
         "name",
+        "reason",
+    )
+    BACKEND_UP = (
+        Level.INFO,
+        "Checks found a backend up. It takes traffic from now on, unless somebody else objects.",
+        "pool",
+        "backend",
+        "was",
+        "seconds",
+        "reason",
+    )
+    BACKEND_DOWN = (
+        Level.WARNING,
+        "Checks found a backend down. It gets no request until they find it up again.",
+        "pool",
+        "backend",
+        "was",
+        "seconds",
+        "reason",
+    )
+    BACKEND_ALIVE = Level.INFO, "The process of a backend answers on `liveness_path`.", "pool", "backend"
+    BACKEND_DEAD = (
+        Level.WARNING,
+        "The process of a backend does not answer on `liveness_path`. This has no effect on traffic.",
+        "pool",
+        "backend",
+        "reason",
+    )
+    HEALTH_CHECK_FAILED = (
+        Level.DEBUG,
+        "One check failed; `fall` of them in a row take the backend down.",
+        "pool",
+        "backend",
+        "check",
+        "reason",
+    )
+    HEALTH_CHECK_IMPOSSIBLE = (
+        Level.WARNING,
+        "A check could not be made, which says nothing about the backend: its name is not resolved, or "
+        "descriptors or ports ran out here.",
+        "pool",
+        "backend",
+        "check",
         "reason",
     )
     ADMIN_LISTENING = Level.INFO, "The admin listener is bound.", "address"

@@ -112,6 +112,13 @@ class ErrorLog:
             return False
         return True
 
+    def change(self, level: str, sink: Sink | None) -> None:
+        """Goes on at another level, and to another destination if one is given; the old one is closed."""
+        self.level = Level[level.upper()]
+        if sink is not None:
+            old, self._sink = self._sink, sink
+            old.close()
+
     def close(self) -> None:
         """Closes the destination."""
         self._sink.close()

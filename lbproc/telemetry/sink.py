@@ -57,32 +57,54 @@ class Sink:
     Args:
         destination: ``"stdout"``, ``"stderr"`` or the path of a file.
         owner: whom a new file is given to; None leaves it to the account that makes it.
+        descriptor: the destination, opened by another process; belongs to the sink from now on.
 
     Raises:
         StartError: the file cannot be opened; says why.
     """
 
-    __slots__ = ("_fd", "_own", "_owner", "_socket", "is_regular", "path")
+    __slots__ = ("_fd", "_is_patient", "_own", "_owner", "_socket", "is_regular", "path")
 
     def __init__(
-        self, destination: Literal["stdout", "stderr"] | Path, owner: FileOwner | None = None
+        self,
+        destination: Literal["stdout", "stderr"] | Path,
+        owner: FileOwner | None = None,
+        descriptor: int | None = None,
     ) -> None:
         self._owner = owner
         self._socket: socket.socket | None = None
         self.path: Path | None = None
         """``None`` for a standard stream."""
         self._own = False
+        self._is_patient = False
+        """A write may block, so the kernel is asked whether it would."""
+        if not isinstance(destination, str):
+            self.path = destination
         try:
-            if isinstance(destination, str):
+            if descriptor is not None:
+                self._adopt(descriptor)
+            elif isinstance(destination, str):
                 self._fd = _STANDARD[destination]
                 self._use_shared(self._fd)
             else:
-                self.path = destination
                 self._fd = _open_file(destination, owner)
                 self._own = True
             self.is_regular = self._socket is None and stat.S_ISREG(os.fstat(self._fd).st_mode)
         except OSError as error:
             raise StartError(f"the log {destination} cannot be opened: {self.explain(error)}") from error
+
+    def _adopt(self, fd: int) -> None:
+        """Takes over a descriptor that another process has opened."""
+        self._fd = fd
+        self._own = True
+        # One that may block is somebody's standard stream: it is asked before each write, and left as it is.
+        self._is_patient = os.get_blocking(fd)
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            self._socket = socket.socket(fileno=fd)
+
+    def fileno(self) -> int:
+        """The descriptor, to be sent to another process."""
+        return self._fd if self._socket is None else self._socket.fileno()
 
     def _use_shared(self, fd: int) -> None:
         mode = os.fstat(fd).st_mode
@@ -95,6 +117,7 @@ class Sink:
             except OSError:
                 # Another user's pipe, or no /proc. Then poll is asked before each write to the shared one.
                 self._fd = fd
+                self._is_patient = True
 
     def write(self, octets: bytes | memoryview) -> int:
         """Writes what fits now and returns how many bytes that was.
@@ -105,7 +128,7 @@ class Sink:
         """
         if self._socket is not None:
             return self._socket.send(octets, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        if not self._own and not self.is_regular and not self._poll(0):
+        if self._is_patient and not self.is_regular and not self._poll(0):
             raise BlockingIOError
         return os.write(self._fd, octets)
 

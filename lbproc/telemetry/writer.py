@@ -69,8 +69,17 @@ class LineWriter:
         Returns:
             Whether everything was dealt with. If not, the thread hangs in a write and ends with the process.
         """
-        self._queue.put("stop")
+        self.end()
         self._thread.join(patience)
+        return self.is_over
+
+    def end(self) -> None:
+        """Writes what is queued, and then closes the sink, without making anybody wait."""
+        self._queue.put("stop")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the thread has ended."""
         return not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -3,6 +3,11 @@
 Owns these sockets, with one task for each, and the first decision about a connection: one that was accepted
 here stays, unless this worker holds clearly more than its share; then a sibling gets it before anything is
 read. What siblings give comes through an inbox, and stays. Does not know what becomes of what stays.
+
+Which listener a connection belongs to follows from the *key* of the address that it came to. A reload changes
+which listener that is, adds addresses, and takes some away: what is queued there is accepted first. A sibling
+may be later, and give what it has accepted at an address that is gone here. That is served by the listener
+which the address had, which is remembered for a while.
 """
 
 from __future__ import annotations
@@ -11,31 +16,35 @@ import errno
 import os
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from lbproc.core.control.messages import descriptor_count
+from lbproc.errors import ControlError
 from lbproc.net.accept import Acceptor
 from lbproc.net.inbox import Inbox
 from lbproc.net.listeners import refuse_new
 from lbproc.net.sharing import Sharing
+from lbproc.net.sockaddr import listening_address, takes_both_families
 from lbproc.shm.siblings import Siblings
 from lbproc.shm.views import WorkerCounter
 from lbproc.telemetry.events import Event
-from lbproc.types import Slot
+from lbproc.types import Seconds, Slot
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from lbproc.boot import WorkerBoot
     from lbproc.core.control.messages import Adopt
-    from lbproc.errors import ControlError
     from lbproc.net.readiness import Dispatcher
     from lbproc.net.transport import SocketPeer
     from lbproc.proxy.context import WorkerContext
-    from lbproc.types import Seconds
+    from lbproc.proxy.listener import HttpListener
+
+REMEMBERED: Seconds = 60.0
+"""How long the listener of an address that went is remembered: no sibling hangs so long and lives."""
 
 
 class Accepting:
@@ -45,20 +54,24 @@ class Accepting:
         boot: what the worker was born with.
         context: what its connections share.
         dispatcher: reports the events of the sockets.
-        hold: gets each connection that stays here: the name of its listener, its socket, for which it takes
+        hold: gets each connection that stays here: its listener, its socket, for which it takes
             responsibility, and the peer's address. It must not wait.
         on_end: told when one socket of a slot has ended, and whether the slot is drained with it.
     """
 
     __slots__ = (
-        "_all_listeners",
+        "_by_key",
         "_context",
         "_dispatcher",
         "_hold",
         "_intakes",
+        "_kept",
         "_on_end",
+        "_retired",
+        "_retiring",
         "_sharing",
         "_siblings",
+        "_slot",
     )
 
     def __init__(
@@ -66,14 +79,22 @@ class Accepting:
         boot: WorkerBoot,
         context: WorkerContext,
         dispatcher: Dispatcher,
-        hold: Callable[[str, socket.socket, SocketPeer], None],
+        hold: Callable[[HttpListener, socket.socket, SocketPeer], None],
         on_end: Callable[[Slot, bool], Awaitable[None]],
     ) -> None:
         self._context = context
         self._dispatcher = dispatcher
         self._hold = hold
         self._on_end = on_end
-        self._all_listeners = ",".join(boot.config.listeners)
+        self._slot = boot.slot
+        self._kept = boot.kept_addresses
+        listeners = context.runtime.listeners
+        self._by_key = {item.key: listeners[item.listener_name] for item in boot.listeners}
+        """The listener of each address that there is."""
+        self._retired: dict[int, _Retired] = {}
+        """And of those that have gone lately."""
+        self._retiring: set[Slot] = set()
+        """Adopted slots that end when they are drained."""
         self._intakes: dict[Slot, list[_Intake]] = {}
         self._siblings = Siblings(boot.table, boot.slot, 1 + len(boot.outboxes))
         self._sharing = Sharing(boot.slot, self._siblings, boot.outboxes)
@@ -93,7 +114,7 @@ class Accepting:
         self,
         nursery: trio.Nursery,
         slot: Slot,
-        sockets: list[tuple[str, socket.socket]],
+        sockets: Iterable[tuple[int, socket.socket]],
         inbox: socket.socket | None,
     ) -> None:
         """Begins to serve what comes to a slot.
@@ -101,12 +122,15 @@ class Accepting:
         Args:
             nursery: for the tasks.
             slot: this worker's own, or one that it adopts.
-            sockets: listening ones, each with the name of its listener.
+            sockets: listening ones, each with the key of its address.
             inbox: the receiving end, if the slot has one.
         """
-        intakes = [_Intake(sock, self._make_acceptor(name, sock)) for name, sock in sockets]
+        intakes = [
+            _Intake(key, sock, self._make_acceptor(key, sock), is_kept=self._is_kept(sock))
+            for key, sock in sockets
+        ]
         if inbox is not None:
-            intakes.append(_Intake(inbox, self._make_inbox(slot, inbox)))
+            intakes.append(_Intake(None, inbox, self._make_inbox(slot, inbox)))
         group = self._intakes.setdefault(slot, [])
         for intake in intakes:
             group.append(intake)
@@ -114,18 +138,38 @@ class Accepting:
 
     def adopt(self, nursery: trio.Nursery, message: Adopt, sockets: tuple[socket.socket, ...]) -> None:
         """Begins to serve a slot whose worker is gone."""
-        names = [name for name, _ in message.listeners]
+        keys = [key for key, _, _ in message.listeners]
+        listeners = self._context.runtime.listeners
+        for key, name, _ in message.listeners:
+            if self._find(key) is None and name in listeners:
+                self._by_key[key] = listeners[name]
         if len(sockets) < descriptor_count(message):
             # No descriptor is left here: the queue waits for the slot's next worker.
-            self._exhausted(self._all_listeners, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+            self._exhausted(None, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
             return
         inbox = sockets[-1] if message.inbox else None
-        self.begin(nursery, Slot(message.slot), list(zip(names, sockets, strict=False)), inbox)
+        self.begin(nursery, Slot(message.slot), zip(keys, sockets, strict=False), inbox)
 
     def disown(self, slot: Slot) -> None:
         """Leaves a slot at once, with all that is queued, to its next worker."""
         for intake in self._intakes.get(slot, []):
             intake.scope.cancel()
+
+    def retire(self, slot: Slot) -> bool:
+        """Takes what is queued on an adopted slot which has no future, and ends with that.
+
+        Returns:
+            Whether there is something to wait for.
+        """
+        self._retiring.add(slot)
+        group = self._intakes.get(slot, [])
+        for intake in group:
+            intake.stop()
+        return bool(group)
+
+    def close(self) -> None:
+        """Closes what is left when all tasks have ended."""
+        self._sharing.close()
 
     def give_up(self) -> None:
         """Leaves all slots so."""
@@ -135,12 +179,13 @@ class Accepting:
     def refuse_new(self) -> None:
         """Keeps new connections away from all slots; what is queued stays."""
         for intake in chain.from_iterable(self._intakes.values()):
-            refuse_new(intake.socket)
+            if not intake.is_kept:
+                refuse_new(intake.socket)
 
     def drain(self) -> None:
         """Takes what is queued, and ends with that. The context says already that the worker is draining."""
         for intake in chain.from_iterable(self._intakes.values()):
-            intake.taker.stop()
+            intake.stop()
 
     def look_into_inboxes(self) -> None:
         """Lets what waits be counted anew: a giver may have died between counting and sending."""
@@ -153,23 +198,69 @@ class Accepting:
         group = self._intakes[slot]
         try:
             with intake.scope:
-                if self._context.draining:
-                    intake.taker.stop()
+                if self._context.draining or slot in self._retiring:
+                    intake.stop()
                 await intake.taker.run()
         finally:
             intake.socket.close()
             group.remove(intake)
-        await self._on_end(slot, not group and self._context.draining)
+            intake.has_ended.set()
+        await self._on_end(slot, not group and (self._context.draining or slot in self._retiring))
+
+    # Reloads ------------------------------------------------------------------------------------------------
+
+    def move(
+        self, names: Mapping[int, str], slots: int, outboxes: Mapping[Slot, socket.socket]
+    ) -> list[trio.Event]:
+        """Goes on with the addresses and slots of the runtime that is in use now.
+
+        Args:
+            names: the listener's name for the key of every address that there is.
+            slots: how many workers there are.
+            outboxes: to the inboxes of slots that are new.
+
+        Returns:
+            For each address that went the event that all which was queued there is accepted.
+        """
+        forget_at = trio.current_time() + REMEMBERED
+        for key in self._by_key.keys() - names.keys():
+            self._retired[key] = _Retired(self._by_key[key], forget_at)
+        listeners = self._context.runtime.listeners
+        self._by_key = {key: listeners[name] for key, name in names.items()}
+        going = [
+            intake
+            for intake in chain.from_iterable(self._intakes.values())
+            if intake.key is not None and intake.key not in names
+        ]
+        for intake in going:
+            intake.stop()
+        self._sharing.resize(slots, outboxes)
+        return [intake.has_ended for intake in going]
+
+    def serves(self, slot: Slot) -> bool:
+        """Whether something is taken from this slot, the own one or an adopted one."""
+        return bool(self._intakes.get(slot))
+
+    def forget_retired(self) -> None:
+        """Forgets addresses that went long ago."""
+        if self._retired:
+            now = trio.current_time()
+            for key in [key for key, retired in self._retired.items() if retired.forget_at <= now]:
+                del self._retired[key]
 
     # Connections --------------------------------------------------------------------------------------------
 
-    def _make_acceptor(self, listener_name: str, sock: socket.socket) -> Acceptor:
+    def _is_kept(self, sock: socket.socket) -> bool:
+        """Whether somebody outside of lbproc holds the socket as well."""
+        return bool(self._kept) and listening_address(sock) in self._kept
+
+    def _make_acceptor(self, key: int, sock: socket.socket) -> Acceptor:
         return Acceptor(
             sock,
             self._dispatcher,
             self._context.deadlines,
-            partial(self._accepted, listener_name),
-            on_exhausted=partial(self._exhausted, listener_name),
+            partial(self._accepted_mapped if takes_both_families(sock) else self._accepted, key),
+            on_exhausted=partial(self._exhausted, key),
         )
 
     def _make_inbox(self, slot: Slot, sock: socket.socket) -> Inbox:
@@ -179,39 +270,92 @@ class Accepting:
             self._context.deadlines,
             partial(self._taken, slot),
             on_empty=partial(self._siblings.clear_waiting, slot),
-            on_exhausted=partial(self._exhausted, self._all_listeners),
+            on_exhausted=partial(self._exhausted, None),
             on_nonsense=self._misunderstood,
         )
 
-    def _accepted(self, listener_name: str, sock: socket.socket, peer: SocketPeer) -> None:
+    def _accepted(self, key: int, sock: socket.socket, peer: SocketPeer) -> None:
         """Holds a new connection, or gives it away; runs inside the accept loop and does not wait."""
         context = self._context
         context.view.count(WorkerCounter.ACCEPTED)
-        if not context.draining and self._sharing.give_away(listener_name, sock, peer):
+        if not context.draining and self._sharing.give_away(key, sock, peer):
             context.view.count(WorkerCounter.HANDED_OVER)
             return
-        self._hold(listener_name, sock, peer)
+        self._keep(key, sock, peer)
 
-    def _taken(self, slot: Slot, listener_name: str, sock: socket.socket, peer: SocketPeer) -> None:
+    def _accepted_mapped(self, key: int, sock: socket.socket, peer: SocketPeer) -> None:
+        """The same for a socket that takes IPv4 too, whose clients are to be known by their own address."""
+        if isinstance(peer, tuple) and peer[0].startswith("::ffff:"):
+            peer = (peer[0].removeprefix("::ffff:"), peer[1])
+        self._accepted(key, sock, peer)
+
+    def _taken(self, slot: Slot, key: int, sock: socket.socket, peer: SocketPeer) -> None:
         """Holds a connection that a sibling gave to a slot, and counted as accepted."""
-        self._hold(listener_name, sock, peer)
+        self._keep(key, sock, peer)
         self._siblings.remove_waiting(slot)
 
-    def _exhausted(self, listener_name: str, error: OSError) -> None:
+    def _keep(self, key: int, sock: socket.socket, peer: SocketPeer) -> None:
+        listener = self._find(key)
+        if listener is None:  # of an address that is new: whoever gave it follows the next generation already
+            self._context.move()
+            listener = self._find(key)
+        if listener is not None:
+            self._hold(listener, sock, peer)
+        elif not self._sharing.pass_on(key, sock, peer):
+            sock.close()
+            self._misunderstood(ControlError(f"a connection came to the unknown address {key}"))
+
+    def _find(self, key: int) -> HttpListener | None:
+        """The listener of an address, also of one that has gone lately."""
+        listener = self._by_key.get(key)
+        if listener is None and (retired := self._retired.get(key)) is not None:
+            return retired.listener.lineage.current or retired.listener
+        return listener
+
+    def _exhausted(self, key: int | None, error: OSError) -> None:
+        listener = None if key is None else self._find(key)
+        name = ",".join(self._context.runtime.listeners) if listener is None else listener.name
         self._context.view.count(WorkerCounter.ACCEPT_PAUSES)
-        self._context.log.write(Event.ACCEPT_PAUSED, listener=listener_name, reason=error.strerror)
+        self._context.log.write(Event.ACCEPT_PAUSED, listener=name, reason=error.strerror)
 
     def _misunderstood(self, error: ControlError) -> None:
+        names = ",".join(self._context.runtime.listeners)
         self._context.view.count(WorkerCounter.DEFECTS)
-        self._context.log.write_crash(Event.CONNECTION_CRASHED, error, listener=self._all_listeners)
+        self._context.log.write_crash(Event.CONNECTION_CRASHED, error, listener=names)
+
+
+class _Retired(NamedTuple):
+    """The listener that an address had, and until when that is remembered."""
+
+    listener: HttpListener
+    forget_at: float
 
 
 class _Intake:
-    """One listening socket or inbox that connections are taken from, and the way to stop at once."""
+    """One listening socket or inbox that connections are taken from, and the way to stop at once.
 
-    __slots__ = ("scope", "socket", "taker")
+    Args:
+        key: of the address of a listening socket; None: an inbox.
+        sock: closed when it has ended.
+        taker: of what comes there.
+        is_kept: somebody outside of lbproc holds the socket too, and what is queued there.
+    """
 
-    def __init__(self, sock: socket.socket, taker: Acceptor | Inbox) -> None:
+    __slots__ = ("has_ended", "is_kept", "key", "scope", "socket", "taker")
+
+    def __init__(
+        self, key: int | None, sock: socket.socket, taker: Acceptor | Inbox, *, is_kept: bool = False
+    ) -> None:
+        self.key = key
         self.socket = sock
         self.taker = taker
+        self.is_kept = is_kept
         self.scope = trio.CancelScope()
+        self.has_ended = trio.Event()
+
+    def stop(self) -> None:
+        """Takes what is queued and ends with that; a queue that is kept is left to whoever comes next."""
+        if self.is_kept:
+            self.scope.cancel()
+        else:
+            self.taker.stop()

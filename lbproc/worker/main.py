@@ -20,14 +20,29 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from lbproc.core.control.messages import Adopt, Disown, Drained, Ready, ReopenLogs, Stop
+from lbproc.core.control.messages import (
+    Abandon,
+    Adopt,
+    Disown,
+    Drained,
+    DrainSlot,
+    Follow,
+    Leave,
+    Lend,
+    Prepare,
+    Ready,
+    ReopenLogs,
+    Stop,
+    Worn,
+)
 from lbproc.errors import ControlError
-from lbproc.net.channel import ChildChannel
+from lbproc.net.channel import ChildChannel, as_sockets
 from lbproc.net.connect import open_transport
 from lbproc.net.readiness import Deadlines, Dispatcher
 from lbproc.net.transport import SocketTransport
 from lbproc.proxy.connection import ClientConnection
 from lbproc.proxy.context import WorkerContext
+from lbproc.proxy.cutting import cut_what_is_out
 from lbproc.proxy.runtime import Runtime
 from lbproc.shm.views import ProcessState, WorkerCounter, WorkerView
 from lbproc.telemetry.access_log import AccessLog
@@ -36,13 +51,16 @@ from lbproc.telemetry.stamp import UtcClock
 from lbproc.types import Slot
 from lbproc.worker.accepting import Accepting
 from lbproc.worker.computing import limit_computing
+from lbproc.worker.moving import IDLE_GRACE, Moving
+from lbproc.worker.wearing import Wear
 
 if TYPE_CHECKING:
     import socket
 
     from lbproc.boot import WorkerBoot
-    from lbproc.core.control.messages import SupervisorBound
+    from lbproc.core.control.messages import Message, SupervisorBound
     from lbproc.net.transport import SocketPeer, Transport
+    from lbproc.proxy.listener import HttpListener
     from lbproc.types import Address, Seconds
 
 PULSE: Seconds = 0.1
@@ -62,12 +80,6 @@ PULSES_PER_BEAT = 10
 SUPERVISOR_GONE_WITHIN: Seconds = 1.0
 """From the end of its channels to the end of its process a supervisor takes no longer, or it is not dying."""
 
-IDLE_GRACE: Seconds = 1.0
-"""How long a keep-alive connection without a request is kept when the worker finishes.
-
-A client may have sent its next request just before it could know; within this time the request is answered.
-"""
-
 
 def run_worker(boot: WorkerBoot) -> int:
     """Runs a worker in this process, which was just forked, to its end.
@@ -86,23 +98,25 @@ class Worker:
         self._boot = boot
         self._view = WorkerView(boot.table, boot.column)
         self._log = boot.error_log
-        self._access_log = AccessLog(boot.access_log or "off")
         self._deadlines = Deadlines()
         self._dispatcher = Dispatcher()
         self._context = WorkerContext(
             view=self._view,
             deadlines=self._deadlines,
             connect=self._connect,
-            access_log=self._access_log,
+            access_log=AccessLog(boot.access_log or "off"),
             log=self._log,
             wall_clock=UtcClock(),
             random=Random(),  # noqa: S311  balancing, not secrets; seeded by the kernel after fork
         )
-        self._runtime = Runtime(boot.config, self._context)
+        Runtime.begin(boot.config, self._context, boot.generation)
         self._connections: set[ClientConnection] = set()
         self._ended = 0
         """Connections since the last beat."""
         self._accepting = Accepting(boot, self._context, self._dispatcher, self._hold, self._end_accepting)
+        self._moving = Moving(self._context, self._accepting, self._connections, self._tell)
+        self._context.move = self._moving.move
+        self._wear = Wear(self._view, self._context.random)
         self._is_stopping = False
         self._left = trio.Event()
         self._drain_scope = trio.CancelScope()
@@ -118,10 +132,11 @@ class Worker:
                 self._services.start_soon(self._pulse)
                 with self._drain_scope:
                     async with trio.open_nursery() as self._serving:
-                        own = [(item.listener_name, item.socket) for item in self._boot.listeners]
+                        self._moving.begin(self._services, self._serving)
+                        own = [(item.key, item.socket) for item in self._boot.listeners]
                         self._accepting.begin(self._serving, self._boot.slot, own, self._boot.inbox)
                         self._services.start_soon(self._follow_supervisor)
-                        self._view.follow(self._view.generation())
+                        self._view.follow(self._boot.generation)
                         self._view.set_state(ProcessState.READY)
                         await self._tell(Ready())
                         await self._left.wait()
@@ -129,17 +144,19 @@ class Worker:
                 self._services.cancel_scope.cancel()
         finally:
             limit_computing(None)
-            self._runtime.retire()
+            self._view.count(WorkerCounter.LOG_DROPPED, self._moving.close())
+            self._accepting.close()
+            self._context.runtime.retire()
             self._dispatcher.close()
-            self._view.count(WorkerCounter.LOG_DROPPED, self._access_log.close())
+            self._view.count(WorkerCounter.LOG_DROPPED, self._context.access_log.close())
             self._channel.close()
         return 0
 
     # Connections --------------------------------------------------------------------------------------------
 
-    def _hold(self, listener_name: str, sock: socket.socket, peer: SocketPeer) -> None:
+    def _hold(self, listener: HttpListener, sock: socket.socket, peer: SocketPeer) -> None:
         transport = SocketTransport(sock, self._dispatcher, peer)
-        connection = ClientConnection(transport, self._runtime.listeners[listener_name], self._context)
+        connection = ClientConnection(transport, listener, self._context)
         self._connections.add(connection)
         self._view.count(WorkerCounter.CONNECTIONS)
         self._serving.start_soon(self._serve, connection)
@@ -181,22 +198,33 @@ class Worker:
             if received is None:
                 await self._lose_supervisor()
                 return
-            message, sockets = received
-            match message:
-                case Adopt():
-                    self._adopt(message, sockets)
-                case Disown(slot=slot):
-                    self._accepting.disown(Slot(slot))
-                case Stop(now=True):
-                    self._stop()
-                    self._drain_scope.cancel()
-                case Stop():
-                    self._stop()
-                case ReopenLogs():
-                    self._access_log.reopen()
-                    self._log.reopen()
-                case _:
-                    raise AssertionError(f"{type(message).__name__} is not for workers")
+            await self._do(*received)
+
+    async def _do(self, message: Message, descriptors: tuple[int, ...]) -> None:
+        match message:
+            case Adopt():
+                self._adopt(message, as_sockets(descriptors))
+            case Disown(slot=slot):
+                self._accepting.disown(Slot(slot))
+            case DrainSlot(slot=slot):
+                if not self._accepting.retire(Slot(slot)):
+                    await self._tell(Drained(slot))
+            case Lend() | Prepare() | Follow() | Abandon():
+                self._moving.hear(message, descriptors)
+            case Stop(now=True):
+                self._stop()
+                self._drain_scope.cancel()
+            case Stop():
+                self._stop()
+                self._services.start_soon(self._end_idle)
+            case Leave():
+                self._accepting.give_up()
+                self._stop()
+            case ReopenLogs():
+                self._context.access_log.reopen()
+                self._log.reopen()
+            case _:
+                raise AssertionError(f"{type(message).__name__} is not for workers")
 
     def _adopt(self, message: Adopt, sockets: tuple[socket.socket, ...]) -> None:
         if self._left.is_set():  # this process is all but gone; the supervisor finds another sibling
@@ -220,6 +248,7 @@ class Worker:
         else:
             self._accepting.refuse_new()
         self._stop()
+        self._services.start_soon(self._end_idle)
 
     async def _outlasts(self, patience: Seconds) -> bool:
         """Whether the supervisor still lives then. One that dies closes its channels a moment before."""
@@ -241,9 +270,8 @@ class Worker:
             return
         self._is_stopping = self._context.draining = True
         self._view.set_state(ProcessState.DRAINING)
-        self._drain_scope.deadline = trio.current_time() + self._boot.config.runtime.drain_timeout
+        self._drain_scope.deadline = trio.current_time() + self._context.runtime.config.runtime.drain_timeout
         self._accepting.drain()
-        self._services.start_soon(self._end_idle)
 
     async def _end_idle(self) -> None:
         """Ends connections without a request, once a client that had just sent one has had its answer."""
@@ -256,25 +284,30 @@ class Worker:
 
     async def _pulse(self) -> None:
         """Shows that this loop turns, and does what is due now and then."""
-        view = self._view
-        stuck_after = 2 * self._boot.config.runtime.heartbeat_timeout
+        view, context = self._view, self._context
         beats_in = 0
         while True:
             if beats_in == 0:
                 beats_in = PULSES_PER_BEAT
                 view.beat()
                 self._accepting.look_into_inboxes()
-                limit_computing(stuck_after)
+                limit_computing(2 * context.runtime.config.runtime.heartbeat_timeout)
                 self._accepting.follow(self._ended, len(self._connections), PULSES_PER_BEAT * PULSE)
                 self._ended = 0
-                self._runtime.follow_membership()
-                self._runtime.close_aged(trio.current_time())
+                self._moving.look()
+                context.runtime.follow_membership()
+                context.runtime.close_aged(trio.current_time())
             beats_in -= 1
-            lost = self._access_log.flush()
+            self._context.runtime.look()
+            cut_what_is_out(context.runtime, self._connections, self._log)
+            access_log = context.access_log
+            lost = access_log.flush() + self._moving.count_lost_lines()
             if lost:
                 view.count(WorkerCounter.LOG_DROPPED, lost)
-                self._log.write(Event.ACCESS_LOG_DROPPED, lines=lost, reason=self._access_log.trouble)
-            if trouble := self._access_log.reopen_trouble():
-                path = self._boot.config.log.access
+                self._log.write(Event.ACCESS_LOG_DROPPED, lines=lost, reason=access_log.trouble)
+            if self._wear.is_reached(self._context.runtime.config.runtime.max_requests):
+                await self._tell(Worn())
+            if trouble := access_log.reopen_trouble():
+                path = context.runtime.config.log.access
                 self._log.write(Event.LOG_REOPEN_FAILED, path=path, reason=trouble)
             await trio.sleep(PULSE)

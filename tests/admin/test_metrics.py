@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lbproc import __version__
 from lbproc.admin.metrics import METRICS, BackendRow, TableMetrics, render_page
+from lbproc.core.health import CheckCounts, Subject
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
 from lbproc.shm.views import (
@@ -23,7 +24,7 @@ from lbproc.shm.views import (
     WorkerCounter,
     WorkerView,
 )
-from lbproc.types import Admin, Health, Slot
+from lbproc.types import Admin, Health, Liveness, Slot
 
 
 @pytest.fixture
@@ -97,6 +98,29 @@ def test_values_come_from_the_table(table: Table) -> None:
     assert found["lbproc_backend_admin", labels(**b, state="ready")] == 0
 
 
+def test_active_checks_are_told(table: Table) -> None:
+    view = SupervisorView(table)
+    rows = [BackendRow("web", name, view.ensure_row("web", name)) for name in ("a", "b", "c")]
+    controller = ControllerView(table, view.allocate_column(None, Role.CONTROLLER))
+    controller.set_health(rows[0].row, Health.CHECKING)
+    controller.set_checked(rows[0].row)
+    controller.set_liveness(rows[0].row, Liveness.DEAD)
+    controller.set_liveness(rows[1].row, Liveness.ALIVE)
+    checks = [CheckCounts("web", "a", Subject.LIVENESS, 3, 4, 1.5, "status 500")]
+    found = scrape(TableMetrics(Reader(table), lambda: rows, checks=lambda: checks))
+    a, b, c = ({"pool": "web", "backend": name} for name in ("a", "b", "c"))
+    assert found["lbproc_backend_health", labels(**a, state="checking")] == 1
+    assert found["lbproc_backend_health", labels(**a, state="up")] == 0
+    assert found["lbproc_backend_alive", labels(**a)] == 0
+    assert found["lbproc_backend_alive", labels(**b)] == 1
+    assert ("lbproc_backend_alive", labels(**c)) not in found
+    assert 0 <= found["lbproc_last_check_seconds", labels(**a)] < 60
+    assert ("lbproc_last_check_seconds", labels(**b)) not in found
+    assert found["lbproc_checks_total", labels(**a, check="liveness", result="pass")] == 3
+    assert found["lbproc_checks_total", labels(**a, check="liveness", result="fail")] == 4
+    assert found["lbproc_check_seconds_total", labels(**a, check="liveness")] == 1.5
+
+
 def test_totals_outlive_a_worker(table: Table) -> None:
     view = SupervisorView(table)
     column = view.allocate_column(Slot(0), Role.WORKER)
@@ -112,7 +136,12 @@ def test_totals_outlive_a_worker(table: Table) -> None:
 def test_every_metric_is_exposed_under_its_name_with_its_labels(table: Table) -> None:
     view = SupervisorView(table)
     view.allocate_column(Slot(0), Role.WORKER)
-    found = scrape(TableMetrics(Reader(table), lambda: [BackendRow("p", "b", view.ensure_row("p", "b"))]))
+    row = view.ensure_row("p", "b")
+    controller = ControllerView(table, view.allocate_column(None, Role.CONTROLLER))
+    controller.set_checked(row)
+    controller.set_liveness(row, Liveness.ALIVE)
+    checks = [CheckCounts("p", "b", Subject.READINESS, 1, 2, 0.5, "")]
+    found = scrape(TableMetrics(Reader(table), lambda: [BackendRow("p", "b", row)], checks=lambda: checks))
     exposed = {(name, frozenset(label for label, _ in pairs)) for name, pairs in found}
     assert exposed == {(metric.name, frozenset(metric.labels)) for metric in METRICS}
 

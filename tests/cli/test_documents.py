@@ -35,7 +35,10 @@ def test_page_has_a_section_with_every_option(name: str, command: click.Command)
     usage = section.split("```")[1]
     assert f"lbproc {name}" in usage
     for parameter in command.params:
-        assert any(option in usage for option in parameter.opts) or parameter.name.upper() in usage
+        assert (
+            any(option in usage for option in parameter.opts)
+            or (parameter.metavar or parameter.name.upper()) in usage
+        )
 
 
 def test_page_has_no_command_that_is_not_there() -> None:

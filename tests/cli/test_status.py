@@ -80,6 +80,40 @@ def test_ejected_backend_is_marked() -> None:
     assert "up (ejected)" in render_status(body)
 
 
+def test_what_checks_and_operators_have_done_is_shown() -> None:
+    checked = {"checked_seconds_ago": 0.42, "liveness": "unknown", "overridden": [], "effective_weight": 1}
+    backends = [
+        BACKEND | checked | {"name": "a", "weight": 3, "overridden": ["weight"]},
+        BACKEND
+        | checked
+        | {"name": "b", "overridden": ["admin", "added"], "admin": "drain", "liveness": "alive"},
+        BACKEND | checked | {"name": "c", "health": "starting", "weight": 2, "effective_weight": 1.1},
+        BACKEND | checked | {"name": "d", "health": "down", "liveness": "dead", "checked_seconds_ago": 75.0},
+        BACKEND | checked | {"name": "e", "ejected": True, "ejected_seconds_left": 12.3, "backup": True},
+        BACKEND | checked | {"name": "f", "health": "checking", "checked_seconds_ago": None},
+    ]
+    pool = {"policy": "random", "panic": True, "removed": ["10.0.0.9:80"], "backends": backends}
+    assert render_status(status(workers=[], pools={"web": pool})).splitlines()[3:] == [
+        "",
+        "pool web, random, PANIC: too few are available, so all that are ready get requests",
+        "BACKEND     ADDRESS         WEIGHT  HEALTH                   CHECKED         ADMIN  IN FLIGHT  "
+        "REQUESTS  FAILURES",
+        "a           127.0.0.1:9001      3*  up                       0.4 s ago       ready          3  "
+        "   30070         0",
+        "b +         127.0.0.1:9001       1  up, alive                0.4 s ago       drain          3  "
+        "   30070         0",
+        "c           127.0.0.1:9001       2  starting 55%             0.4 s ago       ready          3  "
+        "   30070         0",
+        "d           127.0.0.1:9001       1  down, dead               1 min 15 s ago  ready          3  "
+        "   30070         0",
+        "e (backup)  127.0.0.1:9001       1  up (ejected, 12 s left)  0.4 s ago       ready          3  "
+        "   30070         0",
+        "f           127.0.0.1:9001       1  checking                 -               ready          3  "
+        "   30070         0",
+        "(* by `lbproc weight`; + by `lbproc backends add`; removed: 10.0.0.9:80)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

@@ -5,6 +5,7 @@ The index is made by looking at the text line by line, not by the scanner that i
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from lbproc.config.wording import KeyPath
@@ -16,6 +17,8 @@ control_socket = "/run/lbproc/control.sock"
 drain_timeout = "10m"
 user = "lbproc"
 heartbeat_timeout = "30s"
+max_requests = 1000000
+pid_file = "/run/lbproc/lbproc.pid"
 max_columns = 256
 max_backends = 4096
 max_keys = 1048576
@@ -60,6 +63,9 @@ method = "GET"
 [pools.web]
 policy = "consistent_hash"
 hash_key = "header:X-User"
+slow_start = "30s"
+panic_threshold = 0.5
+on_down = "keep"
 
 [[pools.web.backends]]
 address = "10.0.0.1:8000"
@@ -68,11 +74,57 @@ weight = 2
 max_connections = 100
 backup = false
 
+[pools.web.retries]
+attempts = 1
+on = "timeout"
+budget = 0.2
+per_try_timeout = "10s"
+max_body = "64KiB"
+
+[pools.web.outlier]
+consecutive_errors = 5
+eject_for = "30s"
+max_eject_for = "5m"
+max_ejected = 0.5
+
 [pools.web.timeouts]
 connect = "2s"
 response = "60s"
 read = "60s"
-"""
+
+[pools.web.health]
+check = "http"
+path = "/healthz"
+method = "GET"
+headers = { X-Probe = "1" }
+host = "app.internal"
+liveness_path = "/livez"
+interval = "2s"
+timeout = "1s"
+rise = 2
+fall = 3
+doubt_interval = "1s"
+down_interval = "4s"
+address = "10.0.0.9:9000"
+initial = "checking"
+
+[pools.web.health.tls]
+verify = true
+server_name = "app.internal"
+ca = "@CA@"
+
+[pools.web.health.expect]
+status = "200-299"
+body = "ok"
+
+[[pools.raw.backends]]
+address = "10.0.0.2:8000"
+
+[pools.raw.health]
+check = "tcp"
+port = 9000
+send = "PING"
+""".replace("@CA@", str(Path(__file__).parents[1] / "health" / "tls" / "ca.pem"))
 
 ENVIRON: Final = {"LBPROC_ADMIN_TOKEN": "correct-horse-battery"}
 

@@ -59,11 +59,12 @@ def effective_defaults(tmp_path: Path) -> dict[tuple[str | None, ...], str]:
     file.write_text(
         '[listeners.x]\nbind = "127.0.0.1:1"\n[[listeners.x.routes]]\npool = "x"\n'
         '[pools.x]\nbackends = ["a:1"]\n[admin]\nbind = "127.0.0.1:2"\n'
+        "[pools.x.health.tls]\n[pools.x.retries]\n[pools.x.outlier]\n"
     )
     found: dict[tuple[str | None, ...], str] = {}
 
     def walk(value: object, pattern: tuple[str | None, ...]) -> None:
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             for key, inner in value.items():
                 walk(inner, (*pattern, None if pattern in {("listeners",), ("pools",)} else key))
         elif isinstance(value, list) and value and isinstance(value[0], dict):

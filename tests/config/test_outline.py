@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from lbproc.config import model
+from lbproc.config import health, model
+from lbproc.config.health import CheckTlsConfig, ExpectConfig, HealthConfig
+from lbproc.config.outlier import OutlierConfig
 from lbproc.config.outline import TABLES, header, table_at
+from lbproc.config.retries import RetriesConfig
+from lbproc.config.table import Table
 
 
 def test_every_table_of_the_model_stands_at_its_path() -> None:
@@ -18,13 +22,21 @@ def test_every_table_of_the_model_stands_at_its_path() -> None:
         ("listeners", None, "routes", None, "match"): model.MatchConfig,
         ("pools", None): model.PoolConfig,
         ("pools", None, "backends", None): model.BackendConfig,
+        ("pools", None, "retries"): RetriesConfig,
+        ("pools", None, "outlier"): OutlierConfig,
         ("pools", None, "timeouts"): model.PoolTimeouts,
+        ("pools", None, "health"): HealthConfig,
+        ("pools", None, "health", "expect"): ExpectConfig,
+        ("pools", None, "health", "tls"): CheckTlsConfig,
     }
     assert expected == TABLES
     defined = {
-        kind for kind in vars(model).values() if isinstance(kind, type) and issubclass(kind, model.Table)
+        kind
+        for module in (model, health)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Table)
     }
-    assert defined == {*TABLES.values(), model.Table}
+    assert defined == {*TABLES.values(), Table}
 
 
 def test_a_table_is_found_by_its_path() -> None:

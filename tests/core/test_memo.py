@@ -61,3 +61,14 @@ def test_it_answers_what_was_offered_and_never_grows_beyond_its_bound(keys: list
         assert memo.get(key) in ((None, key) if key in seen else (None,))
         assert len(memo) <= bound
         seen.add(key)
+
+
+def test_a_closed_memo_forgets_and_keeps_nothing() -> None:
+    memo: Memo[int] = Memo(4, 100)
+    for _ in range(2):
+        memo.offer(b"key", 1)
+    memo.close()
+    for _ in range(3):
+        memo.offer(b"key", 1)
+    assert memo.get(b"key") is None
+    assert len(memo) == 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbproc.core.pool import MAX_PARTS, NO_CAP, PoolState, Status, pool_state
+from lbproc.core.pool import MAX_PARTS, NO_CAP, PoolState, Status, pool_state, status_of
 from lbproc.types import Admin, Health
 from tests.core.policies.examples import members
 
@@ -134,3 +134,12 @@ def test_a_part_is_the_same_tuple_for_the_same_positions_and_remembered_parts_ar
     for mask in range(128):
         state.part(tuple(position for position in range(7) if mask >> position & 1))
         assert len(state._parts) <= MAX_PARTS
+
+
+def test_of_a_backend_that_nobody_can_find_nothing_is_known() -> None:
+    assert status_of((Health.UP, Admin.DRAIN, True), is_resolved=True) == (Health.UP, Admin.DRAIN, True)
+    unknown = status_of((Health.UP, Admin.READY, False), is_resolved=False)
+    assert unknown == (Health.CHECKING, Admin.READY, False)
+    pool = members(1, 1)
+    assert indexes(pool_state(pool, [UP, unknown])) == [0]
+    assert not pool_state(pool, [UP, unknown], 1.0).panic

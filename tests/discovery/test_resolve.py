@@ -124,11 +124,71 @@ async def test_a_name_server_that_is_silent_does_not_hold_up_the_start(
         nursery.cancel_scope.cancel()
 
 
-async def test_without_names_there_is_nothing_to_do(log: ErrorLog) -> None:
+async def test_names_that_come_are_looked_up_at_once_and_others_when_their_time_comes(
+    log: ErrorLog, autojump_clock: trio.testing.MockClock
+) -> None:
     scene = Scene(log)
+    scene.answers = {A: (ONE,), B: (TWO,)}
     async with trio.open_nursery() as nursery:
         await nursery.start(scene.resolver.run)
-    assert scene.told == []
+        assert scene.told == []
+        scene.resolver.follow({A: False})
+        await trio.sleep(0.1)
+        assert scene.told == [{"a.test:80": ["10.0.0.1:80"]}]
+        scene.answers[A] = (TWO,)
+        scene.resolver.follow({A: True, B: False})
+        await trio.sleep(0.1)
+        assert scene.told[1:] == [{"b.test:81": ["[fd00::1]:80"]}]
+        await trio.sleep(INTERVAL - 1)
+        assert len(scene.told) == 2
+        await trio.sleep(1)
+        assert scene.told[2:] == [{"a.test:80": ["[fd00::1]:80"]}]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_name_that_goes_is_looked_up_no_more_and_anew_when_it_is_back(
+    log: ErrorLog, autojump_clock: trio.testing.MockClock
+) -> None:
+    scene = Scene(log, A)
+    scene.answers = {A: (ONE,)}
+    async with trio.open_nursery() as nursery:
+        await nursery.start(scene.resolver.run)
+        scene.resolver.follow({})
+        del scene.answers[A]
+        await trio.sleep(2 * INTERVAL)
+        scene.answers[A] = (ONE,)
+        scene.resolver.follow({A: False})
+        await trio.sleep(0.1)
+        assert scene.told == [{"a.test:80": ["10.0.0.1:80"]}] * 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_told_and_is_not_in_use_is_told_again(
+    log: ErrorLog, autojump_clock: trio.testing.MockClock
+) -> None:
+    scene = Scene(log, A, B)
+    scene.answers = {A: (ONE,), B: ()}
+    async with trio.open_nursery() as nursery:
+        await nursery.start(scene.resolver.run)
+        scene.resolver.follow({A: False, B: False})  # of B there is nothing to tell
+        scene.answers[B] = (TWO,)
+        await trio.sleep(0.1)
+        assert scene.told == [{"a.test:80": ["10.0.0.1:80"]}] * 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_names_of_what_may_come_are_looked_up_and_told_before(
+    log: ErrorLog, autojump_clock: trio.testing.MockClock
+) -> None:
+    scene = Scene(log, A)
+    scene.answers = {A: (ONE, TWO), B: ()}
+    async with trio.open_nursery() as nursery:
+        await nursery.start(scene.resolver.run)
+        assert await scene.resolver.learn((A, B)) == {"a.test:80": ["10.0.0.1:80", "[fd00::1]:80"]}
+        scene.answers[B] = (TWO,)
+        assert (await scene.resolver.learn((B,))) == {"b.test:81": ["[fd00::1]:80"]}
+        assert scene.told[1:] == [{"b.test:81": ["[fd00::1]:80"]}]
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_systems_resolver_is_asked() -> None:

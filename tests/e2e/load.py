@@ -45,15 +45,15 @@ class LoadClient(threading.Thread):
     def _use(self, client: RawClient) -> None:
         for _ in range(self._requests_per_connection):
             try:
-                status = client.request().status
+                response = client.request()
             except (OSError, AssertionError):
                 self.lost += 1
                 return
-            if status == 200:
+            if response.status == 200:
                 self.answered += 1
             else:
-                self.wrong.append(status)
-            if self._stopping.is_set():
+                self.wrong.append(response.status)
+            if self._stopping.is_set() or response.get("connection") == "close":
                 return
 
 

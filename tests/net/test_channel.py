@@ -19,6 +19,8 @@ from lbproc.net.channel import (
     MAX_UNSENT_BYTES,
     ChildChannel,
     SupervisorChannel,
+    as_sockets,
+    close_all,
     open_pair,
     send_last_words,
 )
@@ -80,9 +82,11 @@ async def test_descriptors_arrive_with_their_message_in_order(pair: Pair) -> Non
     sockets = [listening() for _ in range(3)]
     names = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in sockets]
     channel.send(Disown(9))
-    channel.send(Adopt(0, (("a", names[0]), ("b", names[1]))), [sockets[0].fileno(), sockets[1].fileno()])
+    channel.send(
+        Adopt(0, ((1, "a", names[0]), (2, "b", names[1]))), [sockets[0].fileno(), sockets[1].fileno()]
+    )
     channel.send(Disown(0))
-    channel.send(Adopt(1, (("c", names[2]),)), [sockets[2].fileno()])
+    channel.send(Adopt(1, ((3, "c", names[2]),)), [sockets[2].fileno()])
     for sock in sockets:
         sock.close()
     received = [await child.receive() for _ in range(4)]
@@ -91,7 +95,7 @@ async def test_descriptors_arrive_with_their_message_in_order(pair: Pair) -> Non
         assert item is not None
         message, adopted = item
         if isinstance(message, Adopt):
-            for (_, address), sock in zip(message.listeners, adopted, strict=True):
+            for (_, _, address), sock in zip(message.listeners, as_sockets(adopted), strict=True):
                 assert f"127.0.0.1:{sock.getsockname()[1]}" == address
                 assert not sock.getblocking()
                 assert not sock.get_inheritable()
@@ -106,7 +110,7 @@ async def test_a_message_longer_than_the_socket_takes_is_sent_bit_by_bit_with_it
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     channel, child = SupervisorChannel(ours), ChildChannel(theirs)
     sock = listening()
-    message = Adopt(0, (("a" * 100_000, "b"),))
+    message = Adopt(0, ((1, "a" * 100_000, "b"),))
     channel.send(message, [sock.fileno()])
     sock.close()
     channel.send(Disown(3))
@@ -122,7 +126,7 @@ async def test_a_message_longer_than_the_socket_takes_is_sent_bit_by_bit_with_it
         received = await child.receive()
         assert received is not None
         assert received[0] == message
-        received[1][0].close()
+        close_all(received[1])
         assert await child.receive() == (Disown(3), ())
     child.close()
     channel.close()
@@ -134,7 +138,7 @@ def test_a_child_that_does_not_read_never_blocks_the_supervisor_and_is_lost(pair
     sock = listening()
     with pytest.raises(ControlError, match="does not read"):
         for _ in range(1000):
-            channel.send(Adopt(0, (("x" * 10_000, "y"),)), [sock.fileno()])
+            channel.send(Adopt(0, ((1, "x" * 10_000, "y"),)), [sock.fileno()])
     assert channel.has_unsent
     sock.close()
     channel.close()
@@ -196,7 +200,7 @@ def test_descriptors_and_message_must_agree(pair: Pair) -> None:
     with pytest.raises(ValueError, match="Disown with 1"):
         channel.send(Disown(0), [0])
     with pytest.raises(ValueError, match="Adopt with 0"):
-        channel.send(Adopt(0, (("a", "b"),)))
+        channel.send(Adopt(0, ((1, "a", "b"),)))
 
 
 async def test_a_child_sees_that_the_supervisor_is_gone(pair: Pair) -> None:
@@ -247,7 +251,7 @@ async def test_sockets_that_find_no_room_in_the_receiver_do_not_break_the_channe
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket() as one, socket.socket() as other:
         channel.send(
-            Adopt(1, (("web", "127.0.0.1:1"), ("web", "127.0.0.1:2"))), (one.fileno(), other.fileno())
+            Adopt(1, ((1, "web", "127.0.0.1:1"), (2, "web", "127.0.0.1:2"))), (one.fileno(), other.fileno())
         )
         lowest_free = os.dup(0)
         os.close(lowest_free)
@@ -293,7 +297,7 @@ def test_without_descriptors_only_what_has_to_wait_breaks_the_channel(pair: Pair
         os.close(lowest)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
         try:
-            adopt = Adopt(0, (("web", "127.0.0.1:1"),))
+            adopt = Adopt(0, ((1, "web", "127.0.0.1:1"),))
             channel.send(adopt, (sock.fileno(),))  # the kernel takes it at once
             with pytest.raises(ControlError, match="no descriptor is left"):
                 while True:

@@ -29,7 +29,7 @@ class Receiver:
 
     def __init__(self, stack: ExitStack, dispatcher: Dispatcher, deadlines: Deadlines) -> None:
         self.inbox, self.outbox = (stack.enter_context(end) for end in open_inbox())
-        self.taken: list[tuple[str, socket.socket, SocketPeer]] = []
+        self.taken: list[tuple[int, socket.socket, SocketPeer]] = []
         self.empty = 0
         self.exhausted: list[OSError] = []
         self.nonsense: list[str] = []
@@ -49,9 +49,9 @@ class Receiver:
             rest=0.01,
         )
 
-    def _on_take(self, listener_name: str, sock: socket.socket, peer: SocketPeer) -> None:
+    def _on_take(self, key: int, sock: socket.socket, peer: SocketPeer) -> None:
         self._stack.enter_context(sock)
-        self.taken.append((listener_name, sock, peer))
+        self.taken.append((key, sock, peer))
 
     def _on_empty(self) -> None:
         self.empty += 1
@@ -66,7 +66,7 @@ class Receiver:
         for _ in range(count):
             client, accepted = socket.socketpair()
             clients.append(self._stack.enter_context(client))
-            assert hand_over(self.outbox, "web", accepted, PEER)
+            assert hand_over(self.outbox, 7, accepted, PEER)
             assert accepted.fileno() < 0
         return clients
 
@@ -106,8 +106,8 @@ async def test_what_waits_and_what_comes_later_is_taken_in_order(
     assert receiver.empty == 1
     clients += receiver.give(2)
     await receiver.until_taken(5)
-    for number, (client, (listener_name, sock, peer)) in enumerate(zip(clients, receiver.taken, strict=True)):
-        assert (listener_name, peer) == ("web", PEER)
+    for number, (client, (key, sock, peer)) in enumerate(zip(clients, receiver.taken, strict=True)):
+        assert (key, peer) == (7, PEER)
         client.send(b"%d" % number)
         assert sock.recv(10) == b"%d" % number
 
@@ -121,7 +121,7 @@ async def test_what_was_handed_over_unread_is_read_by_the_receiver(
     client, accepted = tcp_sockets
     client.send(b"GET / HTTP/1.1\r\n")
     client.shutdown(socket.SHUT_WR)
-    assert hand_over(receiver.outbox, "web", accepted, client.getsockname())
+    assert hand_over(receiver.outbox, 7, accepted, client.getsockname())
     nursery.start_soon(receiver.run)
     await receiver.until_taken(1)
     transport = SocketTransport(receiver.taken[0][1], dispatcher, receiver.taken[0][2])
@@ -149,20 +149,20 @@ async def test_a_full_inbox_takes_no_more_and_the_giver_keeps_the_connection(
         given = 0
         while True:
             with accepted.dup() as copy:
-                if not hand_over(receiver.outbox, "web", copy, PEER):
+                if not hand_over(receiver.outbox, 7, copy, PEER):
                     break
             given += 1
         assert given > 64
         assert accepted.send(b"kept") == 4
         nursery.start_soon(receiver.run)
         await receiver.until_taken(given)
-        assert hand_over(receiver.outbox, "web", accepted.dup(), PEER)
+        assert hand_over(receiver.outbox, 7, accepted.dup(), PEER)
 
 
-async def test_a_name_too_long_to_send_is_no_reason_to_lose_the_connection(receiver: Receiver) -> None:
+async def test_a_peer_too_long_to_send_is_no_reason_to_lose_the_connection(receiver: Receiver) -> None:
     client, accepted = socket.socketpair()
     with client, accepted:
-        assert not hand_over(receiver.outbox, "w" * 2000, accepted, PEER)
+        assert not hand_over(receiver.outbox, 7, accepted, "p" * 2000)
         assert accepted.send(b"kept") == 4
 
 
@@ -173,7 +173,7 @@ async def test_after_the_end_was_announced_nothing_is_sent_and_all_that_was_is_t
     refuse_new(receiver.inbox)
     client, accepted = socket.socketpair()
     with client, accepted:
-        assert not hand_over(receiver.outbox, "web", accepted, PEER)
+        assert not hand_over(receiver.outbox, 7, accepted, PEER)
     nursery.start_soon(receiver.run)
     with trio.fail_after(5):
         await receiver.has_ended.wait()
@@ -306,7 +306,7 @@ async def test_nonsense_is_reported_closed_and_harms_nothing_else(
     receiver: Receiver, nursery: trio.Nursery
 ) -> None:
     before = open_descriptors()
-    good = encode_hand_over("web", PEER)
+    good = encode_hand_over(7, PEER)
     read_end, write_end = os.pipe()
     with (
         socket.socket() as stream,
@@ -324,7 +324,7 @@ async def test_nonsense_is_reported_closed_and_harms_nothing_else(
     nursery.start_soon(receiver.run)
     await wait_all_tasks_blocked()
     assert receiver.nonsense == [
-        "a hand-over is not [listener, peer]",
+        "a hand-over is not [key, peer]",
         "a hand-over came with 0 descriptors",
         "a hand-over came with 2 descriptors",
         "a hand-over came with 2 descriptors",

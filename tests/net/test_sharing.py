@@ -45,7 +45,7 @@ class Office:
         client, accepted = socket.socketpair()
         self._stack.enter_context(client)
         self._stack.enter_context(accepted)
-        return self.sharing.give_away("web", accepted, PEER), accepted
+        return self.sharing.give_away(7, accepted, PEER), accepted
 
     def hold(self, slot: int, connections: int) -> None:
         self.workers[slot].count(WorkerCounter.CONNECTIONS, connections)
@@ -106,3 +106,32 @@ def test_connections_that_come_and_go_are_kept_and_long_ones_shared_again(office
     assert not office.accept()[0]
     office.sharing.follow(ended=0, held=10, seconds=1.0)
     assert office.accept()[0]
+
+
+def test_other_numbers_of_workers_are_shared_with_from_then_on(office: Office) -> None:
+    office.hold(0, 10)
+    inbox, outbox = open_inbox()
+    with inbox:
+        office.sharing.resize(4, {Slot(3): outbox})
+        office.sharing.resize(2, {})
+        assert outbox.fileno() < 0, "the way to a slot that went is closed"
+    for _ in range(3):
+        assert office.accept()[0]
+    assert office.waiting() == [0, 3, 0]
+
+
+def test_a_worker_whose_own_slot_goes_keeps_everything(office: Office) -> None:
+    office.hold(0, 10)
+    office.sharing.resize(0, {})
+    assert not office.accept()[0]
+
+
+def test_what_cannot_be_served_here_goes_to_any_sibling(office: Office) -> None:
+    client, accepted = socket.socketpair()
+    with client, accepted:
+        assert office.sharing.pass_on(9, accepted, PEER)
+        assert office.waiting() == [0, 1, 0]
+        office.sharing.close()
+        again = client.dup()
+        with again:
+            assert not office.sharing.pass_on(9, again, PEER)

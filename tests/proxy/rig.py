@@ -99,6 +99,7 @@ class Rig:
         self.table = Table.create(Capacities(columns=8, backends=64, pools=8, keys=1024, ledger=256))
         supervisor = SupervisorView(self.table)
         self.supervisor = supervisor
+        supervisor.set_generation(1)
         self._publish(self.config)
         self.reader = Reader(self.table)
         self.view = self._new_view()
@@ -115,7 +116,7 @@ class Rig:
             wall_clock=UtcClock(),
             random=Random(1),
         )
-        self.runtime = Runtime(self.config, self.context)
+        self.runtime = Runtime.begin(self.config, self.context)
         self.refusing: dict[str, str] = {}
         """Addresses whose connects fail, with the kind of failure."""
         self.dialled: list[str] = []
@@ -133,9 +134,35 @@ class Rig:
         """Publishes the membership of another pool ``web``."""
         self._publish(Config.model_validate({"pools": {"web": pool}, "listeners": self._listeners}))
 
+    def prepare(self, config: dict[str, Any]) -> Runtime:
+        """Builds the runtime of the next generation, which `commit` puts in force."""
+        self._next = Runtime(Config.model_validate(config), self.context, self.view.generation() + 1)
+        self.context.move = self._move
+        return self._next
+
+    def commit(self) -> None:
+        """Puts what was prepared in force. Nobody has moved then."""
+        config, generation = self._next.config, self._next.generation
+        membership = Membership(
+            config, self.supervisor.ensure_row, self.supervisor.ensure_pool, generation=generation
+        )
+        self.supervisor.set_generation(generation)
+        self.supervisor.publish_membership(membership.encode())
+        self.config, self._listeners = config, config.model_dump()["listeners"]
+
+    def reload(self, config: dict[str, Any]) -> None:
+        """Prepares and commits."""
+        self.prepare(config)
+        self.commit()
+
+    def _move(self) -> None:
+        if self._next is not self.runtime and self._next.generation == self.view.generation():
+            assert self._next.succeed(self.runtime)
+            self.runtime = self._next
+
     def sibling(self) -> Runtime:
         """The runtime of another worker, with a column of its own."""
-        return Runtime(self.config, replace(self.context, view=self._new_view()))
+        return Runtime.begin(self.config, replace(self.context, view=self._new_view()))
 
     async def _connect(self, address: Address, deadline: float) -> Transport:
         self.dialled.append(str(address))

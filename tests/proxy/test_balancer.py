@@ -8,6 +8,7 @@ from lbproc.core.http.head import parse_request_head
 from lbproc.core.http.strict import HeadLimits
 from lbproc.core.pick import NoBackend
 from lbproc.proxy.balancer import Balancer, Lease
+from lbproc.shm.views import Role
 from lbproc.types import Admin, Row
 
 if TYPE_CHECKING:
@@ -89,3 +90,20 @@ async def test_round_robin_takes_one_ticket_for_each_request_of_all_workers(make
         names.append(take(rig.runtime.pools["web"]).backend.name)
         names += [take(sibling.pools["web"]).backend.name for _ in range(2)]
     assert names[:3] * 50 == names
+
+
+async def test_a_backend_whose_name_is_not_resolved_yet_gets_nothing(make_rig: MakeRig) -> None:
+    rig = make_rig(pool={"backends": ["name.test:9001", THREE[1]]})
+    balancer = rig.runtime.pools["web"]
+    assert [take(balancer).backend.name for _ in range(4)] == [THREE[1]] * 4
+    rig.publish(pool={"backends": ["name.test:9001"]})
+    assert balancer.take(REQUEST, "", ()) is NoBackend.NONE_ELIGIBLE
+
+
+async def test_what_is_followed_is_said_in_the_table(make_rig: MakeRig) -> None:
+    rig = make_rig(pool={"backends": THREE[:2]})
+    assert rig.reader.followed(Role.WORKER) == [rig.view.membership_epoch()]
+    rig.publish(pool={"backends": THREE})
+    assert rig.reader.followed(Role.WORKER) == [rig.view.membership_epoch() - 1]
+    take(rig.runtime.pools["web"])
+    assert rig.reader.followed(Role.WORKER) == [rig.view.membership_epoch()]

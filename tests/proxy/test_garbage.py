@@ -11,7 +11,7 @@ import reprlib
 import socket
 import struct
 from collections import Counter
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +21,7 @@ from lbproc.net.connect import open_transport
 from lbproc.net.readiness import Dispatcher, Source
 from lbproc.net.transport import SocketTransport
 from lbproc.proxy.connection import ClientConnection
+from lbproc.types import Row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -34,6 +35,10 @@ END = b"\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"
 HEAD = GET.replace(b"GET", b"HEAD")
+PUT = b"PUT / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello"
+UPGRADE = b"GET / HTTP/1.1\r\nHost: example.com\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 LARGE = 1_000_000
 PATIENCE = 30
@@ -94,6 +99,7 @@ class Stage:
     def __init__(self, rig: Rig, back: socket.socket, dispatcher: Dispatcher) -> None:
         self.rig = rig
         self.back = back
+        self.connections: list[ClientConnection] = []
         self._dispatcher = dispatcher
         self._serving: trio.Nursery | None = None
         rig.context.connect = self._connect
@@ -107,6 +113,7 @@ class Stage:
             async with trio.open_nursery() as self._serving:
                 await history(self)
             self._serving = None
+        self.connections.clear()
         self.rig.runtime.close_aged(trio.current_time() + 1e6)
         self.rig.deadlines.sweep(trio.current_time())
 
@@ -119,6 +126,7 @@ class Stage:
         connection = ClientConnection(transport, self.rig.runtime.listeners["web"], self.rig.context)
         assert self._serving is not None
         self._serving.start_soon(connection.serve)
+        self.connections.append(connection)
         return Wire(theirs)
 
     async def backend(self) -> Wire:
@@ -369,17 +377,72 @@ HISTORIES: list[Callable[[Stage], Awaitable[None]]] = [
 ]
 
 
-@pytest.fixture
-async def stage(make_rig: MakeRig) -> AsyncIterator[Stage]:
+async def tried_again(stage: Stage) -> None:
+    client, backend = await warmed_up(stage)
+    await client.send(GET)
+    await backend.read_until(END)
+    await backend.send(BUSY)  # by reflexes; the only backend gets it again
+    await backend.read_until(END)
+    await backend.send(BUSY)
+    await client.read_until(b"busy")
+    await client.send(PUT)
+    await backend.read_until(b"hello")
+    backend.reset()
+    backend = await stage.backend()
+    await backend.read_until(b"hello")
+    backend.reset()
+    backend = await stage.backend()
+    await backend.read_until(b"hello")
+    await backend.send(NO_CONTENT)
+    await client.read_until(END)
+    client.close()
+    backend.close()
+
+
+async def cut(stage: Stage) -> None:
+    for request in (GET, UPGRADE):
+        client, backend = await warmed_up(stage)
+        await client.send(request)
+        await backend.read_until(END)
+        if request is UPGRADE:
+            await backend.send(SWITCHING)
+            await client.read_until(END)
+        assert [connection.cut({Row(0)}) for connection in stage.connections] == [Row(0)]
+        if request is GET:
+            again = await stage.backend()
+            await again.read_until(END)
+            await again.send(NO_CONTENT)
+            await client.read_until(END)
+            again.close()
+        client.close()
+        backend.close()
+        stage.connections.clear()
+
+
+@asynccontextmanager
+async def open_stage(make_rig: MakeRig, **pool: object) -> AsyncIterator[Stage]:
     """A worker with its dispatcher, and the socket of its one backend."""
     dispatcher = Dispatcher()
     with socket.create_server(("127.0.0.1", 0)) as back:
-        rig = make_rig(pool={"backends": ["{}:{}".format(*back.getsockname())]})
+        rig = make_rig(pool={"backends": ["{}:{}".format(*back.getsockname())]} | pool)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(dispatcher.run)
             yield Stage(rig, back, dispatcher)
             nursery.cancel_scope.cancel()
     dispatcher.close()
+
+
+@pytest.fixture
+async def stage(make_rig: MakeRig) -> AsyncIterator[Stage]:
+    async with open_stage(make_rig) as stage:
+        yield stage
+
+
+@pytest.fixture
+async def persistent_stage(make_rig: MakeRig) -> AsyncIterator[Stage]:
+    """The same with retries."""
+    async with open_stage(make_rig, retries={"on": ["reset", "503"], "budget": 1.0}) as stage:
+        yield stage
 
 
 @pytest.fixture
@@ -423,6 +486,13 @@ async def test_connections_over_sockets_leave_nothing(
     gc.collect()
     found = named(garbage)
     assert not found, found
+
+
+@pytest.mark.parametrize("history", [tried_again, cut], ids=lambda history: history.__name__)
+async def test_tries_and_cuts_leave_nothing(
+    persistent_stage: Stage, garbage: list[object], history: Callable[[Stage], Awaitable[None]]
+) -> None:
+    await test_connections_over_sockets_leave_nothing(persistent_stage, garbage, history)
 
 
 async def test_an_open_connection_is_seen(stage: Stage, garbage: list[object]) -> None:

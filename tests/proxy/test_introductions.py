@@ -55,7 +55,10 @@ def introduced(rig: Rig, listener_name: str, peer_ip: str, raw: bytes) -> tuple[
     caller = Caller(peer_ip, listener)
     record = Record(rig.context, caller)
     plan = Plan(
-        parse_request_head(raw, HeadLimits()), len(raw), listener, trusted=listener_name == "trusting"
+        parse_request_head(raw, HeadLimits()),
+        len(raw),
+        listener.directions,
+        trusted=listener_name == "trusting",
     )
     introduction = caller.introduce(plan, record, Random(1))
     return caller.start_for(plan, b"10.0.0.9:80") + introduction, record

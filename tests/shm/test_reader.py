@@ -86,3 +86,11 @@ def test_a_full_table_has_all_its_columns_read(table: Table) -> None:
     for slot in range(table.layout.capacities.columns - 2):
         supervisor.allocate_column(Slot(slot), Role.WORKER)
     assert len(Reader(table).columns()) == table.layout.capacities.columns - 1
+
+
+def test_rows_are_found_by_pool_and_address(table: Table) -> None:
+    supervisor = SupervisorView(table)
+    one, two = supervisor.ensure_row("web", "a:1"), supervisor.ensure_row("api", "a:1")
+    sought = [("web", "a:1"), ("api", "a:1"), ("web", "b:1")]
+    assert supervisor.reader.find_rows(sought) == {("web", "a:1"): one, ("api", "a:1"): two}
+    assert supervisor.reader.find_rows([]) == {}

@@ -52,6 +52,19 @@ def test_tickets_are_given_out_once(table: Table, supervisor: SupervisorView) ->
     assert mine.ticket(other) == 0
 
 
+def test_retry_credit_is_one_word_for_each_pool_and_wraps(table: Table, supervisor: SupervisorView) -> None:
+    mine, theirs = worker(table, supervisor), worker(table, supervisor, 1)
+    pool, other = supervisor.ensure_pool("web"), supervisor.ensure_pool("api")
+    assert mine.retry_credit(pool) == 0
+    assert mine.swap_retry_credit(pool, 0, 2**64 - 1000)
+    assert not theirs.swap_retry_credit(pool, 0, 7)
+    theirs.add_retry_credit(pool, 200)
+    assert mine.retry_credit(pool) == 2**64 - 800
+    mine.add_retry_credit(pool, 900)
+    assert theirs.retry_credit(pool) == 100
+    assert theirs.retry_credit(other) == 0
+
+
 def test_counters_are_kept_by_column(table: Table, supervisor: SupervisorView) -> None:
     mine, theirs = worker(table, supervisor), worker(table, supervisor, 1)
     mine.count(WorkerCounter.CONNECTIONS)
@@ -117,11 +130,11 @@ def test_what_the_others_publish_is_seen(table: Table, supervisor: SupervisorVie
     supervisor.set_generation(2)
     supervisor.publish_membership(b"blob")
     assert (view.generation(), view.membership_epoch(), view.read_membership()) == (2, 1, (1, b"blob"))
-    assert view.status_epoch() == 1
+    assert view.status_epoch() == 2
     controller.set_health(ROW, Health.DOWN)
     supervisor.set_admin(OTHER, Admin.DRAIN)
-    assert view.status_epoch() == 3
-    table.change_status(table.layout.in_row(OTHER, "ejected"), 1)
+    assert view.status_epoch() == 4
+    table.change_status(table.layout.in_row(OTHER, "ejected"), 2)
     assert view.statuses([ROW, OTHER]) == [
         (Health.DOWN, Admin.READY, False),
         (Health.UP, Admin.DRAIN, True),

@@ -7,16 +7,20 @@ import signal
 import socket
 import sys
 import time
+import tomllib
 import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import tomli_w
+
 from lbproc.boot import WorkerBoot
 from lbproc.config.model import Config
+from lbproc.config.show import render_config
 from lbproc.core.control.codec import Decoder, encode
-from lbproc.core.control.messages import CommandLineRequest, Reply, StatusRequest
+from lbproc.core.control.messages import CommandLineRequest, ReloadRequest, Reply, StatusRequest
 from lbproc.errors import LbprocError
 from lbproc.supervisor.belongings import Entries
 from lbproc.supervisor.start import run
@@ -79,6 +83,9 @@ class RunningSupervisor:
                 "pools": {"web": {"backends": ["127.0.0.1:9"] if real else ["127.0.0.1:9", "name.test:80"]}},
             }
         )
+        self.file = directory / "lbproc.toml"
+        self.file.write_text(render_config(self.config))
+        self.workers_option: int | None = None
         self.on_ready: Callable[[], None] | None = None
         self.entries: Entries | None = None
         if not real:
@@ -111,7 +118,8 @@ class RunningSupervisor:
                 os.dup2(output.fileno(), 2)
             status = run(
                 self.config,
-                Path("/etc/lbproc.toml"),
+                self.file,
+                workers=self.workers_option,
                 entries=self.entries,
                 on_ready=self.on_ready,
             )
@@ -133,17 +141,36 @@ class RunningSupervisor:
             return []
 
     def ask(self, request: CommandLineRequest) -> Reply:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(PATIENCE)
-            sock.connect(str(self.control))
+        with self.connect_to_control() as sock:
             sock.sendall(encode(request))
-            decoder = Decoder()
-            while (message := decoder.next_message()) is None:
-                octets = sock.recv(65536)
-                assert octets, "closed without an answer"
-                decoder.feed(octets)
+            return self.receive(sock)
+
+    def connect_to_control(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(PATIENCE)
+        sock.connect(str(self.control))
+        return sock
+
+    def send_reload(self, sock: socket.socket) -> None:
+        sock.sendall(encode(ReloadRequest("", dry_run=False)))
+
+    def receive(self, sock: socket.socket) -> Reply:
+        decoder = Decoder()
+        while (message := decoder.next_message()) is None:
+            octets = sock.recv(65536)
+            assert octets, "closed without an answer"
+            decoder.feed(octets)
         assert isinstance(message, Reply)
         return message
+
+    def reload(self, dry_run: bool = False, file: Path | None = None) -> Reply:
+        return self.ask(ReloadRequest("" if file is None else str(file), dry_run))
+
+    def rewrite(self, **tables: Any) -> None:
+        """Changes keys in the file: tables by name, in them tables or values; None takes one out."""
+        document = tomllib.loads(self.file.read_text())
+        _merge(document, tables)
+        self.file.write_text(tomli_w.dumps(document))
 
     def state(self) -> dict[str, Any]:
         body = self.ask(StatusRequest()).body
@@ -191,6 +218,16 @@ class RunningSupervisor:
 
     def kill(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
+
+
+def _merge(document: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            del document[key]
+        elif isinstance(value, dict):
+            _merge(document.setdefault(key, {}), value)
+        else:
+            document[key] = value
 
 
 def flush_coverage() -> None:

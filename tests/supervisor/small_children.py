@@ -1,7 +1,9 @@
 """A worker and a controller of a few lines, for tests of the supervisor alone.
 
 The worker accepts on its sockets and does what each connection's first line says. It speaks with the
-supervisor as the real one does, without an event loop.
+supervisor as the real one does, without an event loop. Files in a directory of the test make children do
+what they should not during a reload: ``prepare-HOW-SLOT`` and ``follow-HOW-SLOT``, where the controller has
+the slot ``c``. HOW is refuse, silent, die or garbage.
 """
 
 from __future__ import annotations
@@ -17,11 +19,20 @@ from pathlib import Path
 from lbproc.boot import ControllerBoot, WorkerBoot
 from lbproc.core.control.codec import Decoder, encode
 from lbproc.core.control.messages import (
+    Abandon,
     Adopt,
     Disown,
     Drained,
+    DrainSlot,
+    Follow,
+    Following,
+    Lend,
     Message,
+    Prepare,
+    Prepared,
     Ready,
+    Refused,
+    Relinquished,
     ReopenLogs,
     Resolved,
     Stop,
@@ -44,7 +55,10 @@ class SmallWorker:
         self.selector = selectors.DefaultSelector()
         self.decoder = Decoder()
         self.descriptors: list[int] = []
-        self.listening: dict[Slot, list[socket.socket]] = {}
+        self.listening: dict[Slot, list[tuple[int, socket.socket]]] = {}
+        self.lent: dict[int, list[tuple[int, socket.socket]]] = {}
+        self.names: dict[int, str] = {}
+        self.generation = self.view.generation()
         self.held: set[socket.socket] = set()
         self.stopping = False
         self.reopened = 0
@@ -55,32 +69,36 @@ class SmallWorker:
         if (self.trouble / f"crash-{self.boot.slot}").exists():
             return 3
         self.watch(self.boot.channel, self.on_channel)
-        self.serve(self.boot.slot, [listener.socket for listener in self.boot.listeners])
+        self.serve(self.boot.slot, [(listener.key, listener.socket) for listener in self.boot.listeners])
+        self.view.follow(self.generation)
         self.view.set_state(ProcessState.READY)
         self.tell(Ready())
         while not self.stopping or self.held:
             self.view.beat()
+            self.view.follow_membership(self.view.membership_epoch())
             for key, _ in self.selector.select(BEAT):
-                key.data()
+                # What came first in this round may have closed the others.
+                if self.selector.get_map().get(key.fd) is key:
+                    key.data()
         return 0
 
     def watch(self, sock: socket.socket, act: Callable[[], object]) -> None:
         self.selector.register(sock, selectors.EVENT_READ, act)
 
-    def serve(self, slot: Slot, sockets: list[socket.socket]) -> None:
-        self.listening[slot] = sockets
-        for sock in sockets:
+    def serve(self, slot: Slot, sockets: list[tuple[int, socket.socket]]) -> None:
+        self.listening.setdefault(slot, []).extend(sockets)
+        for _, sock in sockets:
             self.watch(sock, partial(self.on_connection, sock))
         if self.stopping:
             self.drain(slot)
 
     def leave(self, slot: Slot) -> None:
-        for sock in self.listening.pop(slot, []):
+        for _, sock in self.listening.pop(slot, []):
             self.selector.unregister(sock)
             sock.close()
 
     def drain(self, slot: Slot) -> None:
-        for sock in self.listening[slot]:
+        for _, sock in self.listening.get(slot, []):
             while self.on_connection(sock):
                 pass
         self.leave(slot)
@@ -123,8 +141,8 @@ class SmallWorker:
                 time.sleep(1000)
             case ["garbage"]:
                 self.boot.channel.sendall(b"\xff" * 1000)
-            case ["reopened"]:
-                sock.sendall(f"{self.reopened}\n".encode())
+            case ["reopened" | "generation" as attribute]:
+                sock.sendall(f"{getattr(self, attribute)}\n".encode())
             case _:
                 sock.sendall(b"what\n")
         sock.close()
@@ -148,12 +166,16 @@ class SmallWorker:
     def on_message(self, message: Message) -> None:
         match message:
             case Adopt(slot, listeners):
-                count = descriptor_count(message)
-                sockets = [socket.socket(fileno=number) for number in self.descriptors[:count]]
-                del self.descriptors[:count]
+                sockets = self.take_sockets(message)
                 for inbox in sockets[len(listeners) :]:
                     inbox.close()  # nobody hands anything over here
-                self.serve(Slot(slot), sockets[: len(listeners)])
+                self.serve(
+                    Slot(slot), [(one[0], sock) for one, sock in zip(listeners, sockets, strict=False)]
+                )
+            case Lend() | Prepare() | Follow() | Abandon():
+                self.on_reload(message)
+            case DrainSlot(slot):
+                self.drain(Slot(slot))
             case Disown(slot):
                 self.leave(Slot(slot))
             case Stop(now):
@@ -162,6 +184,51 @@ class SmallWorker:
                 self.reopened += 1
             case _:
                 raise AssertionError(message)
+
+    def take_sockets(self, message: Message) -> list[socket.socket]:
+        return [socket.socket(fileno=number) for number in self.take_descriptors(message)]
+
+    def take_descriptors(self, message: Message) -> list[int]:
+        count = descriptor_count(message)
+        taken = self.descriptors[:count]
+        del self.descriptors[:count]
+        return taken
+
+    def on_reload(self, message: Lend | Prepare | Follow | Abandon) -> None:
+        match message:
+            case Lend(generation, _, listeners):
+                sockets = self.take_sockets(message)
+                self.lent.setdefault(generation, []).extend(
+                    (one[0], sock) for one, sock in zip(listeners, sockets, strict=True)
+                )
+            case Prepare(generation, _, names):
+                for number in self.take_descriptors(message):
+                    os.close(number)
+                self.names = dict(names)
+                behave(self.trouble, "prepare", self.boot.slot, generation, self.tell, Prepared(generation))
+            case Follow(generation):
+                answers: list[Message] = [Following(generation), Relinquished(generation)]
+                behave(self.trouble, "follow", self.boot.slot, generation, self.follow, *answers)
+            case Abandon(generation):
+                for _, sock in self.lent.pop(generation, []):
+                    sock.close()
+
+    def follow(self, answer: Message) -> None:
+        if isinstance(answer, Following):
+            self.generation = answer.generation
+            self.view.follow(self.generation)
+            if not self.stopping:
+                self.serve(self.boot.slot, self.lent.pop(self.generation, []))
+        else:
+            for slot, listening in self.listening.items():
+                gone = [sock for key, sock in listening if key not in self.names]
+                self.listening[slot] = [(key, sock) for key, sock in listening if key in self.names]
+                for sock in gone:
+                    while self.on_connection(sock):
+                        pass
+                    self.selector.unregister(sock)
+                    sock.close()
+        self.tell(answer)
 
     def stop(self, now: bool) -> None:
         if now:
@@ -178,20 +245,76 @@ class SmallWorker:
             self.stopping = True
 
 
-def small_controller(trouble: Path, boot: ControllerBoot) -> int:
+def behave(
+    trouble: Path,
+    stage: str,
+    slot: object,
+    generation: int,
+    answer: Callable[[Message], None],
+    *answers: Message,
+) -> None:
+    """Answers as it should, or as a file wants it."""
+    for file in trouble.glob(f"{stage}-*-{slot}"):
+        match file.name.split("-")[1]:
+            case "refuse":
+                answer(Refused(generation, "not in the mood"))
+            case "die":
+                os._exit(9)
+            case "hang":
+                time.sleep(1000)
+            case _:
+                pass  # silent
+        return
+    for message in answers:
+        answer(message)
+
+
+class SmallController:
     """Says that a name was resolved, and beats until told to leave."""
-    view = ControllerView(boot.table, boot.column)
-    if (trouble / "hold-controller").exists():
-        (trouble / "hold-controller").read_bytes()
-    boot.channel.sendall(encode(Resolved({"name.test:80": ["10.1.2.3:80"]})) + encode(Ready()))
-    boot.channel.settimeout(BEAT)
-    while True:
-        view.beat()
+
+    def __init__(self, boot: ControllerBoot, trouble: Path) -> None:
+        self.boot = boot
+        self.trouble = trouble
+        self.view = ControllerView(boot.table, boot.column)
+        self.decoder = Decoder()
+
+    def run(self) -> int:
+        if (self.trouble / "hold-controller").exists():
+            (self.trouble / "hold-controller").read_bytes()
+        self.view.follow(self.view.reader.generation())
+        self.tell(Resolved({"name.test:80": ["10.1.2.3:80"]}))
+        self.tell(Ready())
+        self.boot.channel.settimeout(BEAT)
+        while self.listen():
+            self.view.beat()
+            self.view.follow_membership(self.view.membership_epoch())
+        return 0
+
+    def listen(self) -> bool:
         try:
-            octets = boot.channel.recv(65536)
+            octets, descriptors, _, _ = socket.recv_fds(self.boot.channel, 65536, 253)
         except TimeoutError:
-            continue
-        decoder = Decoder()
-        decoder.feed(octets)
-        if not octets or isinstance(decoder.next_message(), Stop):
-            return 0
+            return True
+        for number in descriptors:
+            os.close(number)
+        self.decoder.feed(octets)
+        while (message := self.decoder.next_message()) is not None:
+            match message:
+                case Stop():
+                    return False
+                case Prepare(generation):
+                    behave(self.trouble, "prepare", "c", generation, self.tell, Prepared(generation))
+                case Follow(generation):
+                    behave(self.trouble, "follow", "c", generation, self.tell, Following(generation))
+                case _:
+                    pass
+        return bool(octets)
+
+    def tell(self, message: Message) -> None:
+        if isinstance(message, Following):
+            self.view.follow(message.generation)
+        self.boot.channel.sendall(encode(message))
+
+
+def small_controller(trouble: Path, boot: ControllerBoot) -> int:
+    return SmallController(boot, trouble).run()

@@ -13,7 +13,8 @@ import pytest
 from lbproc.core.control.messages import FailedToBoot
 from lbproc.errors import ControlError, StartError
 from lbproc.net.channel import SupervisorChannel, open_pair
-from lbproc.supervisor.child import EXIT_CRASHED, EXIT_REFUSED, fork_child
+from lbproc.supervisor.child import EXIT_REFUSED, fork_child
+from lbproc.supervisor.forking import EXIT_CRASHED
 from lbproc.telemetry.log import open_error_log
 
 

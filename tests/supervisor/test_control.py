@@ -13,13 +13,15 @@ from lbproc.core.control.codec import Decoder, encode
 from lbproc.core.control.messages import (
     CommandLineRequest,
     Message,
+    Progress,
     Ready,
+    ReloadRequest,
     Reply,
     StatusRequest,
     StopRequest,
 )
 from lbproc.net.control_socket import ControlListener
-from lbproc.supervisor.control import CLIENT_TIMEOUT, MAX_CLIENTS, ControlServer
+from lbproc.supervisor.control import CLIENT_TIMEOUT, MAX_CLIENTS, ControlServer, Respond
 from lbproc.telemetry.log import open_error_log
 from tests.supervisor.scarcity import no_descriptor_left
 
@@ -39,9 +41,15 @@ class Served:
             ControlListener(path), self.selector, self.answer, lambda: self.now, self.log
         )
         self.clients: list[socket.socket] = []
+        self.responds: list[Respond] = []
 
-    def answer(self, request: CommandLineRequest) -> Reply | None:
+    def answer(self, request: CommandLineRequest, respond: Respond) -> Reply | None:
         self.requests.append(request)
+        if isinstance(request, ReloadRequest):
+            self.responds.append(respond)
+            if request.dry_run:
+                respond(Reply(ok=True, body="at once"))
+            return None
         return None if isinstance(request, StopRequest) and request.wait else Reply(ok=True, body=self.body)
 
     def turn(self) -> None:
@@ -195,6 +203,98 @@ def test_the_end_reaches_those_who_wait_even_when_one_of_them_has_left(served: S
     gone.close()
     served.server.close(Reply(ok=True, body="the end"))
     assert read_all(waiting) == [Reply(ok=True, body="the end")]
+
+
+RELOAD = ReloadRequest("", dry_run=False)
+
+
+def test_an_answer_may_come_later_and_only_once(served: Served) -> None:
+    client = served.connect()
+    client.sendall(encode(RELOAD) + encode(StatusRequest()))
+    served.turn()
+    assert read_all(client) == []
+    served.now += CLIENT_TIMEOUT + 1
+    served.server.expire()
+    served.responds[0](Reply(ok=True, body="done"))
+    served.responds[0](Reply(ok=False, body="again"))
+    served.turn()
+    assert read_all(client) == [Reply(ok=True, body="done"), Reply(ok=True, body="status")]
+
+
+def test_how_far_it_is_may_be_said_before_the_answer(served: Served) -> None:
+    client = served.connect()
+    client.sendall(encode(ReloadRequest("", dry_run=False)))
+    served.turn()
+    (respond,) = served.responds
+    assert respond(Progress("far"))
+    assert respond(Progress("near"))
+    assert read_all(client) == [Progress("far"), Progress("near")]
+    client.setblocking(True)
+    served.now += 2 * CLIENT_TIMEOUT
+    served.server.expire()
+    assert respond(Reply(ok=True, body="there"))
+    assert not respond(Progress("behind"))
+    assert read_all(client) == [Reply(ok=True, body="there")]
+
+
+def test_whoever_does_not_read_how_far_it_is_misses_some_of_it(served: Served) -> None:
+    client = served.connect()
+    client.sendall(encode(ReloadRequest("", dry_run=False)))
+    served.turn()
+    (respond,) = served.responds
+    for number in range(10):
+        assert respond(Progress("x" * 1_000_000 + str(number)))
+    assert respond(Reply(ok=True, body="there"))
+    found: list[Message] = []
+    decoder = Decoder()
+    while not found or not isinstance(found[-1], Reply):
+        served.turn()
+        decoder.feed(client.recv(1_000_000))
+        while (message := decoder.next_message()) is not None:
+            found.append(message)
+    assert 1 <= len(found) - 1 < 10
+
+
+def test_whoever_has_left_is_told_nothing(served: Served) -> None:
+    client = served.connect()
+    client.sendall(encode(ReloadRequest("", dry_run=False)))
+    served.turn()
+    (respond,) = served.responds
+    client.close()
+    served.turn()
+    assert not respond(Progress("far"))
+
+
+def test_an_answer_may_come_by_the_function_at_once(served: Served) -> None:
+    client = served.connect()
+    client.sendall(encode(ReloadRequest("", dry_run=True)) * 2 + encode(StatusRequest()))
+    served.turn()
+    at_once = Reply(ok=True, body="at once")
+    assert read_all(client) == [at_once, at_once, Reply(ok=True, body="status")]
+
+
+def test_whoever_leaves_or_talks_while_it_waits_gets_no_answer(served: Served) -> None:
+    gone, talking = served.connect(), served.connect()
+    for client in (gone, talking):
+        client.sendall(encode(RELOAD))
+        served.turn()
+    gone.close()
+    talking.sendall(b"x" * 10)
+    served.turn()
+    assert served.open_connections() == 0
+    for respond in served.responds:
+        respond(Reply(ok=True, body="done"))
+    served.turn()
+    assert talking.recv(1) == b""
+
+
+def test_whoever_waits_for_an_answer_at_the_end_hears_of_it(served: Served) -> None:
+    client = served.connect()
+    client.sendall(encode(RELOAD))
+    served.turn()
+    served.server.close(Reply(ok=False, body="the end"))
+    assert read_all(client) == [Reply(ok=False, body="the end")]
+    served.responds[0](Reply(ok=True, body="too late"))
 
 
 def test_of_too_many_clients_the_oldest_silent_one_makes_room(served: Served) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -38,7 +41,22 @@ pool = "web"
 [pools.web]
 backends = ["127.0.0.1:{backend}", "localhost:{backend}"]
 policy = "round_robin"
+
+[pools.checked]
+backends = ["localhost:{checked}", "127.0.0.1:{refusing}"]
+[pools.checked.health]
+liveness_path = "/livez"
+interval = "100ms"
+tls = {{ ca = "{ca}", server_name = "app.internal" }}
+
+[pools.plain]
+backends = ["127.0.0.1:{checked}"]
+[pools.plain.health]
+interval = "100ms"
 """
+
+TLS = Path(__file__).parents[1] / "health" / "tls"
+
 
 REQUESTS = [
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
@@ -63,13 +81,32 @@ def answer_once(listening: socket.socket, head: bytes) -> None:
         sock.sendall(head)
 
 
+def serve_checks(listening: socket.socket) -> None:
+    """Answers over TLS, until the socket is closed; who does not speak it is reset."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(TLS / "server.pem", TLS / "server.key")
+    while True:
+        try:
+            plain, _ = listening.accept()
+        except OSError:
+            return
+        with contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as sock:
+            sock.recv(65536)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
 def test_no_child_imports_anything_whatever_it_does(tmp_path: Path) -> None:
     imports, error_log = tmp_path / "imports", tmp_path / "error.log"
     port, admin = free_port(), free_port()
-    with socket.create_server(("127.0.0.1", 0)) as backend:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as backend,
+        socket.create_server(("127.0.0.1", 0)) as checked,
+    ):
+        threading.Thread(target=serve_checks, args=(checked,), daemon=True).start()
         config = tmp_path / "lbproc.toml"
         numbers = {"port": port, "admin": admin, "backend": backend.getsockname()[1]}
-        config.write_text(CONFIG.format(directory=tmp_path, **numbers))
+        numbers |= {"checked": checked.getsockname()[1], "refusing": free_port()}
+        config.write_text(CONFIG.format(directory=tmp_path, ca=TLS / "ca.pem", **numbers))
         command = [sys.executable, "-m", "tests.supervisor.watched_run", str(config), str(imports)]
         with subprocess.Popen(command, cwd=ROOT) as process:
             try:
@@ -92,6 +129,9 @@ def test_no_child_imports_anything_whatever_it_does(tmp_path: Path) -> None:
                 assert b" 200 " in exchange(admin, get + b"Authorization: Bearer hush\r\n\r\n")
                 assert b" 200 " in exchange(admin, b"GET /healthz HTTP/1.0\r\n\r\n")
                 assert b" 400 " in exchange(admin, b"nonsense\r\n\r\n")
+                wait_for(lambda: "backend_up pool=checked" in error_log.read_text(), "a good check")
+                wait_for(lambda: "backend_down pool=checked" in error_log.read_text(), "a refused check")
+                wait_for(lambda: "backend_down pool=plain" in error_log.read_text(), "a check that is reset")
                 error_log.rename(tmp_path / "error.1")
                 process.send_signal(signal.SIGUSR1)
                 wait_for(error_log.exists, "the new log")

@@ -27,7 +27,7 @@ def inboxes() -> Iterator[Inboxes]:
 def give(outbox: socket.socket) -> bool:
     client, accepted = socket.socketpair()
     with client, accepted:
-        return hand_over(outbox, "web", accepted, PEER)
+        return hand_over(outbox, 7, accepted, PEER)
 
 
 def test_what_is_sent_to_a_slot_waits_in_its_inbox(inboxes: Inboxes) -> None:
@@ -49,6 +49,39 @@ def test_after_refuse_nobody_sends_and_what_waits_is_there(inboxes: Inboxes) -> 
     assert not give(outbox)
     assert inboxes.of_slot(Slot(1)).recv(1000)
     assert inboxes.of_slot(Slot(1)).recv(1000) == b""
+
+
+def test_inboxes_of_new_slots_are_nobodys_until_they_are_in_force(inboxes: Inboxes) -> None:
+    inboxes.prepare(5)
+    assert set(inboxes.next_outboxes()) == {Slot(3), Slot(4)}
+    assert set(inboxes.outboxes(Slot(0))) == {Slot(1), Slot(2)}
+    inboxes.undo()
+    assert inboxes.next_outboxes() == {}
+    inboxes.prepare(4)
+    assert give(inboxes.next_outboxes()[Slot(3)])
+    inboxes.commit(4)
+    assert inboxes.next_outboxes() == {}
+    assert set(inboxes.outboxes(Slot(0))) == {Slot(1), Slot(2), Slot(3)}
+    assert inboxes.of_slot(Slot(3)).recv(1000)
+
+
+def test_what_waits_in_the_inbox_of_a_slot_that_is_given_up_is_there_until_it_is_closed(
+    inboxes: Inboxes,
+) -> None:
+    outbox = inboxes.outboxes(Slot(0))[Slot(2)]
+    assert give(outbox)
+    inboxes.commit(2)
+    inboxes.retire_from(Slot(2))
+    assert not give(outbox)
+    assert give(inboxes.outboxes(Slot(0))[Slot(1)])
+    assert set(inboxes.outboxes(Slot(0))) == {Slot(1)}
+    inbox = inboxes.of_slot(Slot(2))
+    assert inbox.recv(1000)
+    inboxes.close_slots_from(Slot(2))
+    assert inbox.fileno() == outbox.fileno() == -1
+    inboxes.prepare(3)
+    inboxes.commit(3)
+    assert give(inboxes.outboxes(Slot(0))[Slot(2)])
 
 
 def in_child(act: Callable[[], bool]) -> bool:

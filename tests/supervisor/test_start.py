@@ -16,7 +16,7 @@ from lbproc.core.control.codec import encode
 from lbproc.core.control.messages import Ready, Reply, StopRequest
 from lbproc.errors import StartError
 from lbproc.supervisor.belongings import Entries
-from lbproc.supervisor.start import count_workers
+from lbproc.supervisor.following import count_workers
 from lbproc.worker import run_worker
 from tests.supervisor.running import RunningSupervisor, is_gone, wait_for
 
@@ -48,7 +48,7 @@ def test_it_serves_answers_status_and_stops(tmp_path: Path) -> None:
         assert running.wait() == 0
         assert all(is_gone(pid) for pid in children)
     assert state["generation"] == 1
-    assert state["config"] == "/etc/lbproc.toml"
+    assert state["config"] == str(running.file)
     assert state["pid"] == running.pid
     assert [worker["slot"] for worker in state["workers"]] == [0, 1]
     assert {worker["pid"] for worker in state["workers"]} < set(children)

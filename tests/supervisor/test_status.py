@@ -14,16 +14,34 @@ from lbproc.config.model import Config
 from lbproc.core.control.membership import Membership
 from lbproc.core.supervision import PlaceState
 from lbproc.core.supervision_events import ChildId
+from lbproc.shm.clock import monotonic_ns
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
-from lbproc.shm.views import BackendCounter, Role, SupervisorView, WorkerCounter, WorkerView
+from lbproc.shm.views import (
+    BackendCounter,
+    ControllerView,
+    Role,
+    SupervisorView,
+    WorkerCounter,
+    WorkerView,
+)
 from lbproc.supervisor.status import describe
-from lbproc.types import Admin, Slot
+from lbproc.types import Admin, Health, Liveness, Slot
 
 CONFIG = Config.model_validate(
     {
         "listeners": {"web": {"bind": "127.0.0.1:80", "pool": "web"}},
-        "pools": {"web": {"backends": ["10.0.0.1:80", {"address": "10.0.0.2:80", "name": "b", "weight": 2}]}},
+        "pools": {
+            "web": {
+                "backends": [
+                    "10.0.0.1:80",
+                    {"address": "10.0.0.2:80", "name": "b", "weight": 2},
+                    {"address": "10.0.0.3:80", "backup": True},
+                ],
+                "health": {"initial": "up"},
+                "slow_start": "100s",
+            },
+        },
     }
 )
 
@@ -36,16 +54,27 @@ def described() -> dict[str, object]:
     view.set_generation(1)
     column = view.allocate_column(Slot(0), Role.WORKER)
     worker = WorkerView(table, column)
-    row = membership.row("web", CONFIG.pools["web"].backends[1])
+    overrides = membership.overrides.with_admin("web", "10.0.0.2:80", Admin.DRAIN)
+    overrides = overrides.with_weight("web", CONFIG.pools["web"], "10.0.0.2:80", 10)
+    membership.override(overrides.without_backend("web", CONFIG.pools["web"], "10.0.0.3:80"))
+    first, row = membership.rows().values()
+    controller = ControllerView(table, view.allocate_column(None, Role.CONTROLLER))
+    now = monotonic_ns()
+    view.start_row(first, now - 50_000_000_000)
+    view.start_row(row, now - 200_000_000_000)
+    controller.set_health(row, Health.DOWN)
+    controller.set_liveness(row, Liveness.ALIVE)
+    controller.set_checked(row)
+    claim = worker.ejections.claim(first, now)
+    worker.ejections.confirm(first, claim, 3, now + 30_000_000_000 & ~1)
     for _ in range(3):
         worker.count(WorkerCounter.REQUESTS)
         worker.count_backend(row, BackendCounter.REQUESTS)
     worker.count(WorkerCounter.CONNECTIONS)
     worker.count_backend(row, BackendCounter.FAILURES)
     worker.take(row, 100)
-    view.set_admin(row, Admin.DRAIN)
+    view.set_admin(row, Admin.DRAIN)  # as whoever publishes does
     body = describe(
-        config=CONFIG,
         config_path=Path("/etc/lbproc.toml"),
         uptime=12.34567,
         places=(
@@ -56,17 +85,25 @@ def described() -> dict[str, object]:
         processes={ChildId(0): (4, column), ChildId(1): (4242, column)},
         membership=membership,
         reader=view.reader,
+        reload={"stage": "idle", "last_refusal": None},
     )
     table.close()
     return body
 
 
 def test_the_object(described: dict[str, object]) -> None:
-    assert json.loads(json.dumps(described)) == {
+    body = json.loads(json.dumps(described))
+    first, second = body["pools"]["web"]["backends"]
+    assert 28 < first.pop("ejected_seconds_left") <= 30
+    for backend in (first, second):
+        assert 0 <= backend.pop("health_seconds") < 10
+    assert 0 <= second.pop("checked_seconds_ago") < 10
+    assert body == {
         "version": __version__,
         "pid": os.getpid(),
         "config": "/etc/lbproc.toml",
         "generation": 1,
+        "reload": {"stage": "idle", "last_refusal": None},
         "uptime_seconds": 12.346,
         "workers": [
             {
@@ -91,14 +128,24 @@ def test_the_object(described: dict[str, object]) -> None:
         "pools": {
             "web": {
                 "policy": "least_connections",
+                "panic": False,
+                "removed": ["10.0.0.3:80"],
                 "backends": [
                     {
                         "name": "10.0.0.1:80",
                         "address": "10.0.0.1:80",
+                        "resolved": ["10.0.0.1:80"],
                         "weight": 1,
-                        "health": "up",
+                        "effective_weight": 0.55,
+                        "max_connections": None,
+                        "backup": False,
+                        "health": "starting",
+                        "checked_seconds_ago": None,
+                        "liveness": "unknown",
                         "admin": "ready",
-                        "ejected": False,
+                        "overridden": [],
+                        "ejected": True,
+                        "ejections": 3,
                         "in_flight": 0,
                         "requests": 0,
                         "failures": 0,
@@ -106,10 +153,18 @@ def test_the_object(described: dict[str, object]) -> None:
                     {
                         "name": "b",
                         "address": "10.0.0.2:80",
-                        "weight": 2,
-                        "health": "up",
+                        "resolved": ["10.0.0.2:80"],
+                        "weight": 10,
+                        "effective_weight": 10,
+                        "max_connections": None,
+                        "backup": False,
+                        "health": "down",
+                        "liveness": "alive",
                         "admin": "drain",
+                        "overridden": ["admin", "weight"],
                         "ejected": False,
+                        "ejected_seconds_left": None,
+                        "ejections": 0,
                         "in_flight": 1,
                         "requests": 3,
                         "failures": 1,

@@ -115,3 +115,16 @@ def test_a_failed_reopening_is_told_once_and_lines_go_to_the_old_file(tmp_path: 
 
 def test_a_log_that_is_off_has_no_trouble() -> None:
     assert AccessLog("off").reopen_trouble() is None
+
+
+def test_a_log_that_ended_writes_what_is_left_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(path)
+    log.record(b"one\n")
+    log.end()
+    assert log.close(PATIENCE) == 0
+    assert log.is_over
+    assert path.read_bytes() == b"one\n"
+    off = AccessLog("off")
+    off.end()
+    assert off.is_over

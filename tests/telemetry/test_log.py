@@ -150,3 +150,15 @@ def test_a_failed_reopening_is_told_in_the_old_file(tmp_path: Path) -> None:
     assert not log.reopen()
     told = f'supervisor log_reopen_failed path={folder / "log"} reason="No such file or directory"\n'
     assert (tmp_path / "moved" / "log").read_text().endswith(told)
+
+
+def test_it_goes_on_elsewhere_at_another_level(tmp_path: Path) -> None:
+    log = open_error_log(tmp_path / "old.log", "info", "worker-0")
+    log.change("error", Sink(tmp_path / "new.log"))
+    log.write(Event.STOPPED, status=0)
+    log.change("info", None)
+    log.write(Event.STOPPED, status=1)
+    log.close()
+    assert (tmp_path / "old.log").read_text() == ""
+    assert "status=1" in (tmp_path / "new.log").read_text()
+    assert "status=0" not in (tmp_path / "new.log").read_text()

@@ -201,3 +201,39 @@ def test_a_missing_right_names_the_account_and_the_remedy(tmp_path: Path) -> Non
     assert plain.explain(error) == f"Permission denied; let user id {os.geteuid()} {remedy}"
     owned.close()
     plain.close()
+
+
+def test_a_descriptor_that_another_process_opened_is_written_closed_and_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    other = Sink(path)
+    sink = Sink(path, descriptor=os.dup(other.fileno()))
+    other.close()
+    assert sink.is_regular
+    sink.write(b"one\n")
+    path.rename(tmp_path / "old.log")
+    sink.reopen()
+    sink.write(b"two\n")
+    sink.close()
+    assert (tmp_path / "old.log").read_bytes() == b"one\n"
+    assert path.read_bytes() == b"two\n"
+
+
+def test_a_pipe_of_another_process_that_may_block_is_asked_first() -> None:
+    read_end, write_end = os.pipe()
+    sink = Sink("stdout", descriptor=write_end)
+    with pytest.raises(BlockingIOError):
+        while True:
+            sink.write(b"x" * 4000)
+    assert os.get_blocking(write_end)
+    os.close(read_end)
+    sink.close()
+
+
+def test_a_socket_of_another_process_never_blocks_either() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        sink = Sink("stdout", descriptor=theirs.detach())
+        assert sink.fileno() >= 0
+        sink.write(b"line\n")
+        assert ours.recv(10) == b"line\n"
+        sink.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from types import MappingProxyType
+from types import MappingProxyType, UnionType
 from typing import get_args, get_origin, get_type_hints
 
 import msgpack
@@ -111,6 +111,8 @@ def _conform(value: object, expected: object) -> object:
     origin = get_origin(expected)
     if expected is object:
         return value
+    if origin is UnionType:
+        return _conform_union(value, get_args(expected))
     if origin is dict and isinstance(value, dict):
         key_type, value_type = get_args(expected)
         return {_conform(key, key_type): _conform(item, value_type) for key, item in value.items()}
@@ -131,3 +133,12 @@ def _conform_tuple(values: list[object], item_types: tuple[object, ...]) -> tupl
     if len(values) != len(item_types):
         raise TypeError
     return tuple(_conform(value, expected) for value, expected in zip(values, item_types, strict=True))
+
+
+def _conform_union(value: object, kinds: tuple[object, ...]) -> object:
+    for kind in kinds:
+        try:
+            return _conform(value, kind)
+        except TypeError:
+            continue
+    raise TypeError

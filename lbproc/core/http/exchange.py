@@ -13,6 +13,8 @@ response may follow, so a failure cuts the connection and truncation stays visib
 request is sent a second time only if the first can have had no effect: nothing was sent at all, or the method
 is idempotent, nothing of its body was used up, and the connection was an idle one whose end crossed the
 request (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1).
+
+What a pool allows beyond that, and within which budget, is ``core.retry``'s.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class Fault(Enum):
     CONNECT_UNREACHABLE = (502, "destination_ip_unroutable", "the backend cannot be reached")
     CONNECT_FAILED = (502, "destination_unavailable", "the connection to the backend failed")
     BACKEND_LOST = (502, "connection_terminated", "the backend closed the connection before it answered")
+    BACKEND_DOWN = (502, "destination_unavailable", "the backend was taken out of use before it answered")
     BACKEND_STALLED = (504, "connection_write_timeout", "the backend stopped reading the request")
     RESPONSE_TIMEOUT = (504, "http_response_timeout", "the backend did not answer in time")
     RESPONSE_MALFORMED = (502, "http_protocol_error", "the backend's answer is not valid HTTP")
@@ -72,6 +75,9 @@ class Fault(Enum):
 CONNECT_FAULTS = frozenset(
     {Fault.CONNECT_REFUSED, Fault.CONNECT_TIMEOUT, Fault.CONNECT_UNREACHABLE, Fault.CONNECT_FAILED}
 )
+_UNSENT_FAULTS = frozenset({Fault.BACKEND_LOST, Fault.BACKEND_DOWN})
+"""What may end a connection that stands before anything was sent."""
+
 _CLIENT_FAULTS = frozenset({Fault.CLIENT_GONE, Fault.CLIENT_STALLED})
 _BACKEND_FAULTS = CONNECT_FAULTS | {
     Fault.BACKEND_LOST,
@@ -115,6 +121,10 @@ class Progress:
     """Bytes of the request body left the client's buffer and cannot be sent again."""
     backend_answered: bool = False
     """At least one byte came from the backend."""
+    untouched: bool = False
+    """The last attempt failed before a byte of the request was handed to the kernel."""
+    hinted: bool = False
+    """An interim response other than a 100 has gone to the client."""
     response_begun: bool = False
     """At least one byte of the final response may have gone to the client."""
 
@@ -128,12 +138,18 @@ class Progress:
             return Verdict.REDISPATCH
         if fault is Fault.BACKEND_LOST and self._may_send_again():
             return Verdict.RETRY
+        if self.untouched and not self.body_consumed and fault in _UNSENT_FAULTS:
+            return Verdict.REDISPATCH
         return Verdict.REPLY
+
+    def rewind(self) -> None:
+        """The request is sent from its beginning once more; ``request_sent`` is reset when that begins."""
+        self.body_consumed = self.backend_answered = self.untouched = False
 
     def _may_send_again(self) -> bool:
         return (
             self.connection_reused
-            and self.idempotent
+            and (self.idempotent or self.untouched)
             and not self.body_consumed
             and not self.backend_answered
         )

@@ -26,12 +26,15 @@ class HeadBuffer:
     Args:
         max_size: bytes of a head, start line and last empty line included.
         is_response: the bytes come from a backend: every refusal is then a 502, and a head begins at once.
+
+    Attributes:
+        max_size: may change between two heads.
     """
 
-    __slots__ = ("_buffer", "_is_response", "_looked_at", "_max_size", "_skipped_line", "_start")
+    __slots__ = ("_buffer", "_is_response", "_looked_at", "_skipped_line", "_start", "max_size")
 
     def __init__(self, max_size: int, *, is_response: bool = False) -> None:
-        self._max_size = max_size
+        self.max_size = max_size
         self._is_response = is_response
         self._buffer: bytes | bytearray = b""
         self._start = 0  # where the next head begins in the buffer
@@ -81,7 +84,7 @@ class HeadBuffer:
             if not self._may_begin():
                 return None
             start = self._start
-        stop = start + self._max_size
+        stop = start + self.max_size
         again = self._looked_at - 3
         end = buffer.find(b"\r\n\r\n", again if again > start else start, stop)  # noqa: FURB136 - max() is a call
         if end < 0:

@@ -59,7 +59,7 @@ class LeastConnections:
 
     def _pick_weighted(self, loads: list[int], context: PickContext) -> int:
         # Equal ratios are equal floats, since division rounds correctly; and with less than 2**24 in flight
-        # and weights below 2**14 different ratios are different floats.
+        # and weights below 2**28 different ratios are different floats.
         weights = self._weights.values
         if self._weights.has_zero:
             ratios = [load / weight if weight else inf for load, weight in zip(loads, weights, strict=True)]

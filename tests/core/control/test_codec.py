@@ -13,33 +13,68 @@ from hypothesis import strategies as st
 from lbproc.core.control.codec import MAX_MESSAGE_BYTES, Decoder, encode
 from lbproc.core.control.messages import (
     MESSAGES,
+    Abandon,
+    AdminRequest,
     Adopt,
+    BackendAddRequest,
+    BackendRemoveRequest,
     Disown,
     Drained,
+    DrainSlot,
     FailedToBoot,
+    Follow,
+    Following,
+    Leave,
+    Lend,
     Message,
+    Prepare,
+    Prepared,
+    Progress,
     Ready,
+    Refused,
+    Relinquished,
+    ReloadRequest,
     ReopenLogs,
     Reply,
     Resolved,
     StatusRequest,
     Stop,
     StopRequest,
+    WeightRequest,
+    Worn,
 )
 from lbproc.errors import ControlError
 
 EXAMPLES: tuple[Message, ...] = (
-    Adopt(3, (("web", "127.0.0.1:80"), ("api", "[::1]:81"))),
+    Adopt(3, ((1, "web", "127.0.0.1:80"), (2, "api", "[::1]:81"))),
     Adopt(0, (), inbox=True),
     Disown(3),
     Stop(now=True),
+    DrainSlot(2),
+    Lend(7, 1, ((4, "web", "127.0.0.1:80"),)),
+    Prepare(7, 4, ((4, "web"), (5, "api")), (2, 3), access_log=True, error_log=False),
+    Follow(7),
+    Abandon(7),
     ReopenLogs(),
+    Leave(),
+    Worn(),
     Ready(),
     FailedToBoot("no\nroom"),
     Resolved({"db:80": ["10.0.0.1:80", "10.0.0.2:80"], "x:1": []}),
     Drained(2),
+    Prepared(7),
+    Refused(7, "no room"),
+    Following(7),
+    Relinquished(7),
     StatusRequest(),
     StopRequest(now=False, wait=True),
+    ReloadRequest("/etc/lbproc.toml", dry_run=True),
+    AdminRequest("web", "10.0.0.1:80", "drain", wait=True, timeout=30.0),
+    WeightRequest("web", "b", 3),
+    WeightRequest("web", "b", None),
+    BackendAddRequest("web", {"address": "10.0.0.1:80", "weight": 2, "backup": True}),
+    BackendRemoveRequest("web", "unix:/run/a/b.sock", wait=False, timeout=0.0),
+    Progress({"in_flight": 3}),
     Reply(ok=True, body={"pools": {"web": [1, 2.5, None, "x", True]}}),
     Reply(ok=False, body="no"),
 )
@@ -119,6 +154,10 @@ def test_text_that_is_no_unicode_is_sent_all_the_same() -> None:
         ["Adopt", {"slot": 1, "listeners": [["a", 1]], "inbox": False}],
         ["Adopt", {"slot": 1, "listeners": "ab", "inbox": False}],
         ["Adopt", {"slot": 1, "listeners": [], "inbox": 1}],
+        ["WeightRequest", {"pool": "a", "backend": "b", "weight": "3"}],
+        ["WeightRequest", {"pool": "a", "backend": "b", "weight": True}],
+        ["BackendAddRequest", {"pool": "a", "backend": {1: 2}}],
+        ["BackendAddRequest", {"pool": "a", "backend": None}],
     ],
 )
 def test_what_is_not_a_message_is_refused(content: object) -> None:
@@ -187,6 +226,18 @@ def test_a_message_that_nobody_would_accept_is_not_sent() -> None:
 
 
 def test_every_field_has_a_type_that_the_codec_checks() -> None:
-    checked = {int, bool, str, object, dict[str, list[str]], tuple[tuple[str, str], ...]}
+    checked = {
+        int,
+        float,
+        bool,
+        str,
+        object,
+        int | None,
+        dict[str, object],
+        dict[str, list[str]],
+        tuple[int, ...],
+        tuple[tuple[int, str], ...],
+        tuple[tuple[int, str, str], ...],
+    }
     for kind in MESSAGES.values():
         assert set(get_type_hints(kind).values()) <= checked

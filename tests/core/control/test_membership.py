@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import msgpack
+import pytest
 
-from lbproc.config.model import Config
-from lbproc.core.control.membership import Membership, host_names, is_host_name
-from lbproc.types import Row, TcpAddress, parse_address
+from lbproc.config.model import BackendConfig, Config
+from lbproc.core.control.membership import (
+    Membership,
+    host_names,
+    initial_health,
+    is_host_name,
+    published_names,
+)
+from lbproc.errors import CapacityError
+from lbproc.types import Admin, Health, Row, TcpAddress, parse_address
 
 CONFIG = Config.model_validate(
     {
@@ -36,8 +44,22 @@ def make() -> Membership:
     tickets: dict[str, int] = {}
     return Membership(
         CONFIG,
-        lambda pool, address: rows.setdefault((pool, address), Row(len(rows))),
+        lambda pool, address, _: rows.setdefault((pool, address), Row(len(rows))),
         lambda pool: tickets.setdefault(pool, len(tickets)),
+    )
+
+
+def weights(membership: Membership, pool: str = "web") -> dict[str, int]:
+    backends = msgpack.unpackb(membership.encode())["pools"][pool]["backends"]
+    return {backend[0]: backend[2] for backend in backends}
+
+
+def changed(backends: dict[str, list[object]]) -> Config:
+    return Config.model_validate(
+        {
+            "listeners": {"web": {"bind": "127.0.0.1:80"}},
+            "pools": {name: {"backends": listed} for name, listed in backends.items()},
+        }
     )
 
 
@@ -45,6 +67,7 @@ def test_the_blob_has_every_backend_with_row_and_addresses() -> None:
     membership = make()
     assert membership.resolve({"db.internal:8000": ["10.9.9.9:8000", "[fd00::1]:8000"]})
     assert msgpack.unpackb(membership.encode()) == {
+        "generation": 1,
         "pools": {
             "web": {
                 "ticket": 0,
@@ -69,7 +92,7 @@ def test_the_blob_has_every_backend_with_row_and_addresses() -> None:
                     ["[::1]:9", "[::1]:9", 1, None, False, 4, ["[::1]:9"]],
                 ],
             },
-        }
+        },
     }
 
 
@@ -80,7 +103,130 @@ def test_a_name_that_is_not_resolved_yet_has_no_addresses() -> None:
 
 def test_rows_are_found_by_pool_and_backend() -> None:
     membership = make()
-    assert membership.row("api", CONFIG.pools["api"].backends[0]) == 3
+    (member, _) = membership.members("api")
+    assert membership.row("api", member) == 3
+    assert membership.rows() == {
+        ("web", "10.0.0.1:8000"): 0,
+        ("web", "db.internal:8000"): 1,
+        ("web", "unix:/run/app.sock"): 2,
+        ("api", "db.internal:8000"): 3,
+        ("api", "[::1]:9"): 4,
+    }
+    assert membership.size() == 5
+
+
+def test_backends_are_found_by_name_and_then_by_address() -> None:
+    membership = make()
+    by_name, by_address = membership.find("web", "b"), membership.find("web", "db.internal:8000")
+    assert by_name is not None
+    assert by_name == by_address
+    assert membership.find("web", "c") is None
+    confusing = changed(
+        {"web": [{"address": "10.0.0.1:1", "name": "10.0.0.2:1"}, {"address": "10.0.0.2:1", "name": "x"}]}
+    )
+    found = Membership(confusing, lambda *_: Row(0), lambda _: 0).find("web", "10.0.0.2:1")
+    assert found is not None
+    assert found.address == "10.0.0.1:1"
+
+
+def test_overrides_are_published() -> None:
+    membership = make()
+    pool = CONFIG.pools["web"]
+    overrides = membership.overrides.with_weight("web", pool, "10.0.0.1:8000", 5)
+    overrides = overrides.without_backend("web", pool, "unix:/run/app.sock")
+    overrides = overrides.with_backend(
+        "web", pool, BackendConfig.model_validate({"address": "new.test:1", "name": "n"})
+    )
+    membership.override(overrides)
+    assert weights(membership) == {"10.0.0.1:8000": 5, "b": 3, "n": 1}
+    assert membership.rows()["web", "new.test:1"] == 5
+    assert membership.resolve({"new.test:1": ["10.0.0.9:1"]})
+    assert msgpack.unpackb(membership.encode())["pools"]["web"]["backends"][2][6] == ["10.0.0.9:1"]
+
+
+def test_what_the_table_has_no_room_for_changes_nothing() -> None:
+    def row_of(pool: str, address: str, health: Health) -> Row:
+        if address == "10.0.0.9:1":
+            raise CapacityError("full")
+        return Row(0)
+
+    membership = Membership(CONFIG, row_of, lambda _: 0)
+    before = membership.encode()
+    added = BackendConfig.model_validate("10.0.0.9:1")
+    with pytest.raises(CapacityError, match="full"):
+        membership.override(membership.overrides.with_backend("web", CONFIG.pools["web"], added))
+    assert membership.encode() == before
+
+
+def test_the_next_generation_knows_what_is_known_and_what_operators_change_until_then() -> None:
+    membership = make()
+    membership.resolve({"db.internal:8000": ["10.9.9.9:8000"]})
+    config = changed({"web": ["10.0.0.1:8000", "db.internal:8000", "later.test:1"]})
+    prepared = membership.prepare(config, 2)
+    assert membership.resolve({"later.test:1": ["10.0.0.7:1"]})
+    changes = membership.overrides.with_weight("web", CONFIG.pools["web"], "10.0.0.1:8000", 5)
+    membership.override(changes.with_admin("web", "unix:/run/app.sock", Admin.DRAIN))
+    blob = msgpack.unpackb(prepared.encode())
+    assert blob["generation"] == 2
+    assert [backend[6] for backend in blob["pools"]["web"]["backends"]] == [
+        ["10.0.0.1:8000"],
+        ["10.9.9.9:8000"],
+        ["10.0.0.7:1"],
+    ]
+    assert weights(prepared) == {"10.0.0.1:8000": 5, "db.internal:8000": 1, "later.test:1": 1}
+    assert prepared.rows()["web", "10.0.0.1:8000"] == membership.rows()["web", "10.0.0.1:8000"]
+    # in force from here on
+    prepared.override(prepared.overrides.with_admin("web", "later.test:1", Admin.DRAIN))
+    after = prepared.prepare(changed({"web": [{"address": "10.0.0.1:8000", "weight": 2}, "later.test:1"]}), 3)
+    assert weights(after) == {"10.0.0.1:8000": 2, "later.test:1": 1}
+    assert [member.admin for member in after.members("web")] == [Admin.READY, Admin.DRAIN]
+    last = after.prepare(after.config, 4)
+    assert not last.resolve({"db.internal:8000": ["10.1.1.1:1"]}), "nobody has that name any more"
+
+
+def test_one_that_was_prepared_can_be_thrown_away() -> None:
+    membership = make()
+    before = membership.encode()
+    membership.prepare(changed({"web": ["10.0.0.1:8000"]}), 2)
+    assert membership.encode() == before
+    again = membership.prepare(changed({"web": ["10.0.0.2:8000"]}), 3)
+    assert weights(again) == {"10.0.0.2:8000": 1}
+
+
+def test_new_backends_begin_as_their_pool_says() -> None:
+    seen: dict[str, Health] = {}
+
+    def row_of(pool: str, address: str, health: Health) -> Row:
+        seen[pool] = health
+        return Row(len(seen))
+
+    config = Config.model_validate(
+        {
+            "listeners": {"web": {"bind": "127.0.0.1:80"}},
+            "pools": {
+                "none": {"backends": ["10.0.0.1:1"]},
+                "checked": {"backends": ["10.0.0.1:1"], "health": {}},
+                "hopeful": {"backends": ["10.0.0.1:1"], "health": {"initial": "up"}},
+                "careful": {"backends": ["10.0.0.1:1"], "health": {"initial": "down"}},
+            },
+        }
+    )
+    Membership(config, row_of, lambda _: 0)
+    assert seen == {
+        "none": Health.UP,
+        "checked": Health.CHECKING,
+        "hopeful": Health.UP,
+        "careful": Health.DOWN,
+    }
+    assert initial_health(config.pools["checked"]) is Health.CHECKING
+
+
+def test_published_names_say_whether_they_are_resolved() -> None:
+    membership = make()
+    name = TcpAddress("db.internal", 8000)
+    assert published_names(msgpack.unpackb(membership.encode())["pools"]) == {name: False}
+    membership.resolve({"db.internal:8000": ["10.9.9.9:8000"]})
+    assert published_names(msgpack.unpackb(membership.encode())["pools"]) == {name: True}
 
 
 def test_only_news_are_changes() -> None:

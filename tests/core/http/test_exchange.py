@@ -23,6 +23,7 @@ FLAGS = (
     "request_sent",
     "body_consumed",
     "backend_answered",
+    "untouched",
     "response_begun",
 )
 ALL_PROGRESS = [
@@ -45,12 +46,29 @@ def test_a_request_is_sent_twice_only_if_the_first_can_have_had_no_effect(fault:
     for progress in ALL_PROGRESS:
         verdict = progress.judge(fault)
         if verdict is Verdict.RETRY:
-            assert progress.idempotent
+            assert progress.idempotent or progress.untouched
             assert progress.connection_reused
             assert not progress.body_consumed
             assert not progress.backend_answered
         if verdict is Verdict.REDISPATCH:
-            assert fault in CONNECT_FAULTS
+            assert fault in CONNECT_FAULTS or (progress.untouched and not progress.body_consumed)
+
+
+def test_a_connection_that_breaks_before_anything_was_sent_is_like_one_that_failed() -> None:
+    post = Progress(idempotent=False, untouched=True)
+    assert post.judge(Fault.BACKEND_LOST) is Verdict.REDISPATCH
+    assert post.judge(Fault.BACKEND_DOWN) is Verdict.REDISPATCH
+    assert post.judge(Fault.RESPONSE_TIMEOUT) is Verdict.REPLY
+    assert replace(post, connection_reused=True).judge(Fault.BACKEND_LOST) is Verdict.RETRY
+    assert replace(post, untouched=False).judge(Fault.BACKEND_DOWN) is Verdict.REPLY
+
+
+def test_a_request_that_is_rewound_has_everything_before_it() -> None:
+    progress = Progress(
+        idempotent=True, body_consumed=True, backend_answered=True, untouched=True, hinted=True
+    )
+    progress.rewind()
+    assert progress == Progress(idempotent=True, hinted=True)
 
 
 def test_stale_connection_is_retried_and_each_reason_against_it_counts() -> None:
@@ -79,6 +97,7 @@ def test_clients_are_not_blamed_on_backends() -> None:
     assert not is_backend_fault(Fault.CLIENT_GONE)
     assert not is_backend_fault(Fault.REQUEST_MALFORMED)
     assert not is_backend_fault(Fault.ALL_FULL)
+    assert not is_backend_fault(Fault.BACKEND_DOWN)  # it was lbproc that ended it
     assert is_backend_fault(Fault.CONNECT_REFUSED)
     assert is_backend_fault(Fault.RESPONSE_INCOMPLETE)
 

@@ -1,0 +1,181 @@
+"""From the configuration and the published membership to what is probed, how, and how often.
+
+Owns the meaning of the keys of ``[pools.NAME.health]`` for one backend. Nothing here waits or sends.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from lbproc import __version__
+from lbproc.config.health import CheckTlsConfig, HealthConfig
+from lbproc.config.model import Config
+from lbproc.core.health import Cadence, Subject
+from lbproc.health.probe import Probe
+from lbproc.health.questions import ByteQuestion, HttpQuestion, Question
+from lbproc.health.wire import Encryption
+from lbproc.types import Address, Row, TcpAddress, UnixAddress, parse_address
+
+
+class Member(NamedTuple):
+    """A backend as it is published.
+
+    Attributes:
+        address: as configured; it names the backend together with its pool.
+        resolved: what it stands for, best first.
+    """
+
+    pool: str
+    name: str
+    address: str
+    row: Row
+    resolved: tuple[str, ...]
+
+
+class Key(NamedTuple):
+    """What names a check, over reloads too."""
+
+    pool: str
+    address: str
+    subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A check that is asked for."""
+
+    member: Member
+    probe: Probe
+    cadence: Cadence
+
+
+def read_members(published: Mapping[str, Any]) -> list[Member]:
+    """The backends in the ``pools`` of a published membership."""
+    return [
+        Member(pool, backend[0], backend[1], Row(backend[5]), tuple(backend[6]))
+        for pool, table in published.items()
+        for backend in table["backends"]
+    ]
+
+
+class Contexts:
+    """TLS contexts by what they were made of: making one reads the authorities of the system, which is slow.
+
+    They are kept while somebody asks for them again; ``forget_others`` drops the rest.
+    """
+
+    __slots__ = ("_known", "_used")
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bool, str], ssl.SSLContext] = {}
+        self._used: set[tuple[bool, str]] = set()
+
+    def context(self, tls: CheckTlsConfig) -> ssl.SSLContext:
+        """The context for a table."""
+        made_of = (tls.verify, "" if tls.ca is None else tls.ca.pem)
+        self._used.add(made_of)
+        if made_of not in self._known:
+            self._known[made_of] = _make_context(*made_of)
+        return self._known[made_of]
+
+    def forget_others(self) -> None:
+        """Drops what nobody has asked for since the last call."""
+        self._known = {made_of: self._known[made_of] for made_of in self._used}
+        self._used = set()
+
+
+def _make_context(verify: bool, pem: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=pem or None)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def targets(config: Config, members: Iterable[Member], contexts: Contexts) -> dict[Key, Target]:
+    """Everything that is to be checked."""
+    asked: dict[Key, Target] = {}
+    for member in members:
+        pool = config.pools.get(member.pool)
+        if pool is None or pool.health is None:
+            continue
+        health = pool.health
+        cadence = Cadence(
+            health.interval,
+            health.timeout,
+            health.doubt_interval,
+            health.down_interval,
+            health.rise,
+            health.fall,
+        )
+        for subject in Subject:
+            question = _question(health, member, subject)
+            if question is not None:
+                probe = Probe(
+                    _addresses(health, member),
+                    question,
+                    _encryption(health, member, contexts),
+                    health.timeout,
+                )
+                asked[Key(member.pool, member.address, subject)] = Target(member, probe, cadence)
+    return asked
+
+
+def _question(health: HealthConfig, member: Member, subject: Subject) -> Question | None:
+    body = (health.expect.body or "").encode()
+    if subject is Subject.READINESS and health.check != "http":
+        return ByteQuestion((health.send or "").encode(), body)
+    path = health.path if subject is Subject.READINESS else health.liveness_path
+    if health.check != "http" or path is None:
+        return None
+    given = {name.lower() for name in health.headers}
+    headers = [("Host", health.host or _authority(member)), *health.headers.items()]
+    if "user-agent" not in given:
+        headers.append(("User-Agent", f"lbproc/{__version__} (health check)"))
+    if health.method in {"POST", "PUT", "PATCH"}:
+        headers.append(("Content-Length", "0"))
+    headers.append(("Connection", "close"))
+    wanted = body if subject is Subject.READINESS else b""
+    return HttpQuestion(health.method, path, tuple(headers), health.expect.status, wanted)
+
+
+def _authority(member: Member) -> str:
+    """What stands in the Host field by default; a Unix socket has no name."""
+    return "localhost" if member.address.startswith("unix:") else member.address
+
+
+def _addresses(health: HealthConfig, member: Member) -> tuple[Address, ...]:
+    if health.address is not None:
+        return (health.address,)
+    found = [parse_address(text) for text in member.resolved]
+    if health.port is None:
+        return tuple(found)
+    return tuple(
+        TcpAddress(address.host, health.port) if isinstance(address, TcpAddress) else address
+        for address in found
+    )
+
+
+def _encryption(health: HealthConfig, member: Member, contexts: Contexts) -> Encryption | None:
+    if health.check == "tcp" or (health.check == "http" and health.tls is None):
+        return None
+    tls = health.tls or CheckTlsConfig()
+    return Encryption(contexts.context(tls), tls.server_name or _server_name(health, member))
+
+
+def _server_name(health: HealthConfig, member: Member) -> str:
+    """The host that is asked for, else the host of the backend's address."""
+    if health.host is not None:
+        return _host_of(health.host)
+    address = parse_address(member.address)
+    return "localhost" if isinstance(address, UnixAddress) else address.host.partition("%")[0]
+
+
+def _host_of(authority: str) -> str:
+    """A Host field without its port."""
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    return authority.partition(":")[0]

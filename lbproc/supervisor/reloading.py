@@ -1,0 +1,424 @@
+"""The shell of a reload: does what `lbproc.core.reload` decides, and tells it what came of it.
+
+Owns what is loaded and opened for a configuration that is not in force yet, until the commit puts all of it
+in force or an undo closes all of it. Nothing here waits. The commit is one step: everything in it that may
+fail comes first and changes nothing; then the generation is stored, and from there on nothing may fail.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from lbproc.config.model import Config
+from lbproc.core.control.messages import (
+    Abandon,
+    Follow,
+    Following,
+    Prepare,
+    Prepared,
+    Refused,
+    Relinquished,
+    Reply,
+)
+from lbproc.core.reload import Reload, Stage
+from lbproc.core.reload_events import (
+    Answer,
+    AskToPrepare,
+    Bind,
+    BindFailed,
+    Bound,
+    ChildFollowed,
+    ChildPrepared,
+    ChildRefused,
+    ChildRelinquished,
+    CloseRemoved,
+    Command,
+    Commit,
+    CommitFailed,
+    Committed,
+    Event,
+    HangupReceived,
+    Load,
+    Loaded,
+    LoadFailed,
+    Member,
+    MembersChanged,
+    Outcome,
+    ReloadRequested,
+    ReplaceChild,
+    ServiceOpened,
+    ServiceStopping,
+    TellToAbandon,
+    TellToFollow,
+    Ticket,
+    TimePassed,
+    Undo,
+)
+from lbproc.core.supervision import Supervision
+from lbproc.core.supervision_events import ChildId, ChildStraggled, Reconfigured
+from lbproc.core.supervision_events import Event as SupervisionEvent
+from lbproc.errors import LbprocError
+from lbproc.shm.views import SupervisorView
+from lbproc.supervisor.belongings import Belongings
+from lbproc.supervisor.binding import BusyError
+from lbproc.supervisor.children import Children
+from lbproc.supervisor.control import Respond
+from lbproc.supervisor.following import FollowingConfig
+from lbproc.supervisor.loader import Loader
+from lbproc.supervisor.publishing import Publishing
+from lbproc.telemetry.events import Event as LogEvent
+from lbproc.types import Seconds
+
+ReloadMessage = Prepared | Refused | Following | Relinquished
+"""What children say during a reload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a reload sees of the supervisor.
+
+    Args:
+        own: replaced by the commit, where the configuration says so.
+        view: of the table.
+        children: to talk to.
+        supervision: to ask who is there.
+        selector: whose keys carry a function that takes the ready events.
+        release: closes, in a forked process, what is the supervisor's own.
+        supervise: takes events of supervision.
+        publishing: has the membership in force.
+        clock: monotonic time.
+    """
+
+    own: Belongings
+    view: SupervisorView
+    children: Children
+    supervision: Supervision
+    selector: selectors.BaseSelector
+    release: Callable[[], None]
+    supervise: Callable[[SupervisionEvent], None]
+    publishing: Publishing
+    clock: Callable[[], Seconds]
+
+
+class Reloading:
+    """All reloads of one run of the supervisor.
+
+    Args:
+        around: the rest of the supervisor.
+        generation: in force.
+        environ: where secrets are looked up.
+        adapt: applies what the command line of `run` said to a configuration.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        generation: int,
+        environ: Mapping[str, str],
+        adapt: Callable[[Config], Config],
+    ) -> None:
+        self._around = around
+        self._own = around.own
+        self._log = around.own.log
+        self._environ = environ
+        self._adapt = adapt
+        self._started_with = around.own.config_path
+        self._machine = Reload(generation)
+        self._queue: deque[Event | Callable[[], None]] = deque()
+        self._members = MembersChanged((), is_complete=False)
+        self._requests: dict[Ticket, Respond] = {}
+        self._next_ticket = 0
+        self._loader: Loader | None = None
+        self._following: FollowingConfig | None = None
+        self._current: Load | None = None
+        self._path = self._started_with
+        self._changes: tuple[str, ...] = ()
+
+    # What happens
+
+    def request(self, file: str, dry_run: bool, respond: Respond) -> None:
+        """The command line wants a reload."""
+        ticket = Ticket(self._next_ticket)
+        self._next_ticket += 1
+        self._requests[ticket] = respond
+        self._happened(ReloadRequested(ticket, file, dry_run))
+
+    def hang_up(self) -> None:
+        """SIGHUP."""
+        self._happened(HangupReceived())
+
+    def open(self) -> None:
+        """The service is ready for the first time."""
+        self._happened(ServiceOpened())
+
+    def stop(self) -> None:
+        """A stop has begun."""
+        self._happened(ServiceStopping())
+
+    def look_at_members(self) -> None:
+        """Something happened to the children."""
+        supervision = self._around.supervision
+        members = tuple(
+            Member(
+                child,
+                "the controller" if slot is None else f"worker {slot}",
+                slot is not None,
+                supervision.is_draining(child),
+            )
+            for child, slot in supervision.reachable().items()
+        )
+        changed = MembersChanged(members, supervision.is_complete)
+        if changed != self._members:
+            self._members = changed
+            self._happened(changed)
+
+    def hear(self, child: ChildId, message: ReloadMessage) -> None:
+        """A child said something that belongs to a reload."""
+        match message:
+            case Prepared(generation):
+                self._happened(ChildPrepared(child, generation))
+            case Refused(generation, reason):
+                self._happened(ChildRefused(child, generation, reason))
+            case Following(generation):
+                self._happened(ChildFollowed(child, generation))
+            case Relinquished(generation):
+                self._happened(ChildRelinquished(child, generation))
+
+    def next_wakeup(self) -> Seconds:
+        """When `tick` is due at the latest."""
+        return self._machine.next_wakeup()
+
+    def tick(self) -> None:
+        """Time has passed."""
+        if self._machine.stage is not Stage.IDLE:
+            self._happened(TimePassed())
+
+    def describe(self) -> dict[str, object]:
+        """What `status` shows."""
+        machine = self._machine
+        return {"stage": machine.stage.value, "last_refusal": machine.last_refusal or None}
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a reload, or a dry run, has begun and not ended."""
+        return self._machine.stage is not Stage.IDLE
+
+    def close_in_child(self) -> None:
+        """In a forked process: closes what nobody but the supervisor uses."""
+        if self._loader is not None:
+            self._loader.close()
+        if self._following is not None:
+            self._following.close_in_child()
+
+    def close(self) -> None:
+        """The supervisor ends: whoever waits hears so."""
+        self._undo()
+        for respond in self._requests.values():
+            respond(Reply(ok=False, body="lbproc stopped before the reload was done"))
+        self._requests.clear()
+
+    def _happened(self, event: Event | Callable[[], None]) -> None:
+        """Lets the state machine decide, and does what it says. What that leads to is next in line."""
+        self._queue.append(event)
+        if len(self._queue) > 1:
+            return  # the call that is under way takes it
+        while self._queue:
+            first = self._queue[0]
+            if callable(first):
+                first()
+            else:
+                for command in self._machine.handle(first, self._around.clock()):
+                    self._carry_out(command)
+            self._queue.popleft()
+
+    # What is done about it
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Load():
+                self._load(command)
+            case Bind(generation):
+                self._bind(generation)
+            case AskToPrepare(child, generation):
+                self._ask_to_prepare(child, generation)
+            case Commit(generation):
+                self._commit(generation)
+            case CloseRemoved():
+                self._own.sockets.close_removed()
+            case Undo():
+                self._undo()
+            case Answer(ticket, outcome, reason):
+                self._answer(ticket, outcome, reason)
+            case _:
+                self._tell(command)
+
+    def _tell(self, command: TellToFollow | TellToAbandon | ReplaceChild) -> None:
+        around = self._around
+        match command:
+            case TellToFollow(child, generation):
+                around.children.send(child, Follow(generation))
+            case TellToAbandon(child, generation):
+                around.children.send(child, Abandon(generation))
+            case ReplaceChild(child):
+                around.supervise(ChildStraggled(child))
+            case _:
+                assert_never(command)
+
+    def _load(self, command: Load) -> None:
+        own, self._current, self._changes = self._own, command, ()
+        path = self._path = Path(command.file) if command.file else self._started_with
+        if not command.dry_run:
+            own.notifier.reloading()
+            self._log.write(LogEvent.RELOADING, config=path)
+        try:
+            self._loader = Loader(
+                path, self._environ, own.config, self._adapt, self._around.release, own.log.renamed("loader")
+            )
+        except LbprocError as error:
+            self._happened(LoadFailed(str(error)))
+            return
+        self._around.selector.register(self._loader, selectors.EVENT_READ, self._on_loader)
+
+    def _on_loader(self, _events: int) -> None:
+        if self._loader is None or (said := self._loader.read()) is None:
+            return
+        self._around.selector.unregister(self._loader)
+        loader, self._loader = self._loader, None
+        self._changes = said.changes
+        try:
+            if said.refusal:
+                self._happened(LoadFailed(said.refusal))
+                return
+            memory, config = loader.take()
+        except LbprocError as error:
+            self._happened(LoadFailed(str(error)))
+            return
+        finally:
+            loader.close()
+        self._following = FollowingConfig(config, self._path, memory)
+        self._happened(Loaded(len(said.changes)))
+
+    def _bind(self, generation: int) -> None:
+        following, around = self._following, self._around
+        assert following is not None
+        try:
+            following.open(self._own, may_grow=not around.supervision.is_retiring)
+            following.membership = around.publishing.membership.prepare(following.config, generation)
+            around.publishing.check(following.membership)
+        except LbprocError as error:
+            following.undo(self._own)
+            self._happened(BindFailed(str(error), may_pass=isinstance(error, BusyError)))
+        else:
+            self._happened(Bound())
+
+    def _ask_to_prepare(self, child: ChildId, generation: int) -> None:
+        following, own = self._following, self._own
+        assert following is not None
+        places = self._around.supervision.places()
+        slot = next((place.slot for place in places if place.child == child and place.state == "ready"), None)
+        if slot is not None and slot < following.workers:
+            self._around.children.lend(child, generation, slot, own.sockets.lent(slot))
+        outboxes = own.inboxes.next_outboxes() if child in self._workers() else {}
+        message = Prepare(
+            generation,
+            following.workers,
+            own.sockets.next_names(),
+            tuple(outboxes),
+            access_log=following.access_log is not None and child in self._workers(),
+            error_log=following.error_log is not None,
+        )
+        logs = (following.access_log if message.access_log else None, following.error_log)
+        descriptors = (
+            following.memory,
+            *(sock.fileno() for sock in outboxes.values()),
+            *(sink.fileno() for sink in logs if sink is not None),
+        )
+        self._around.children.send(child, message, descriptors)
+
+    def _workers(self) -> set[ChildId]:
+        return {member.child for member in self._members.members if member.is_worker}
+
+    def _commit(self, generation: int) -> None:
+        around, own, following = self._around, self._own, self._following
+        assert following is not None
+        assert following.membership is not None
+        try:
+            around.publishing.check(following.membership)
+            own.sockets.listen_next()
+        except LbprocError as error:
+            self._happened(CommitFailed(str(error)))
+            return
+        # Nothing fails from here on. Whoever follows the new generation finds its membership, and whoever
+        # follows the old one passes over it.
+        around.publishing.membership = following.membership
+        around.publishing.publish()
+        around.view.set_generation(generation)
+        self._following = None
+        closes = following.commit(own)
+        self._happened(Committed(closes))
+        self._happened(self._reconfigure)  # after everybody was told to follow
+
+    def _reconfigure(self) -> None:
+        """Lets supervision know, and gives adopters the new addresses of slots that they serve."""
+        around, runtime = self._around, self._own.config.runtime
+        for slot, child in around.supervision.adopted().items():
+            around.children.send_more_sockets(child, slot, self._own.sockets.newest_of_slot(slot))
+        around.supervise(Reconfigured(self._own.workers, runtime.heartbeat_timeout, runtime.drain_timeout))
+
+    def _undo(self) -> None:
+        if self._loader is not None:
+            self._around.selector.unregister(self._loader)
+            self._loader.kill()
+            self._loader.close()
+            self._loader = None
+        if self._following is not None:
+            if self._following.membership is not None:
+                self._around.publishing.discard(self._following.membership)
+            self._following.undo(self._own)
+            self._following.close()
+            self._following = None
+
+    def _answer(self, ticket: Ticket | None, outcome: Outcome, reason: str) -> None:
+        current = self._current
+        if current is not None and current.ticket == ticket:
+            self._current = None
+            if not current.dry_run:
+                self._tell_manager(reason)
+        respond = None if ticket is None else self._requests.pop(ticket)
+        if current is None or not current.dry_run:
+            self._write(outcome, reason)
+        if respond is None:
+            return
+        if outcome is Outcome.REFUSED:
+            respond(Reply(ok=False, body=reason))
+            return
+        body: dict[str, object] = {
+            "outcome": outcome.value,
+            "generation": self._machine.generation,
+            "config": os.fspath(self._path),
+            "changes": list(self._changes),
+        }
+        respond(Reply(ok=True, body=body))
+
+    def _tell_manager(self, reason: str) -> None:
+        serving = f"serving with {self._own.workers} workers"
+        self._own.notifier.ready(f"{serving}; a reload was refused: {reason}" if reason else serving)
+
+    def _write(self, outcome: Outcome, reason: str) -> None:
+        if outcome is Outcome.REFUSED:
+            self._log.write(LogEvent.RELOAD_REFUSED, reason=reason)
+            return
+        for change in self._changes:
+            self._log.write(LogEvent.CONFIG_CHANGED, change=change)
+        self._log.write(
+            LogEvent.RELOADED,
+            generation=self._machine.generation,
+            config=self._path,
+            changes=len(self._changes),
+        )

@@ -1,0 +1,102 @@
+"""Rows of backends that are gone are given to others, with nothing left in them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lbproc.errors import CapacityError
+from lbproc.shm.table import Table
+from lbproc.shm.views import BackendCounter, ControllerView, Role, SupervisorView, WorkerView
+from lbproc.types import Admin, Health, Liveness, Slot
+
+
+def test_a_row_that_was_given_back_is_the_next_one_that_is_handed_out(table: Table) -> None:
+    view = SupervisorView(table)
+    rows = {name: view.ensure_row("web", name) for name in "abc"}
+    view.release_row("web", "c")
+    view.release_row("web", "a")
+    assert view.ensure_row("web", "b") == rows["b"]
+    assert view.ensure_row("web", "x") == rows["a"]
+    assert view.ensure_row("web", "a") == rows["c"]
+    assert view.ensure_row("web", "y") == len(rows)
+
+
+def test_a_full_table_has_room_again(table: Table) -> None:
+    view = SupervisorView(table)
+    for number in range(table.layout.capacities.backends):
+        view.ensure_row("web", str(number))
+    with pytest.raises(CapacityError, match="all are taken"):
+        view.ensure_row("web", "one more")
+    view.release_row("web", "3")
+    assert view.ensure_row("web", "one more") == 3
+
+
+def test_nothing_is_left_of_the_one_before(table: Table) -> None:
+    view = SupervisorView(table)
+    other, row = view.ensure_row("web", "other"), view.ensure_row("web", "a", Health.CHECKING)
+    worker = WorkerView(table, view.allocate_column(Slot(0), Role.WORKER))
+    controller = ControllerView(table, view.allocate_column(None, Role.CONTROLLER))
+    for each in (other, row):
+        worker.count_backend(each, BackendCounter.FAILURES)
+        worker.release(worker.take(each))
+        view.set_admin(each, Admin.DRAIN)
+        controller.set_health(each, Health.DOWN)
+        controller.set_liveness(each, Liveness.DEAD)
+        controller.set_checked(each)
+        ejections = worker.ejections
+        ejections.confirm(each, ejections.claim(each, 1001), 2, 4000)
+        ejections.failed(each)
+    reader = view.reader
+    before = (reader.status(other), reader.checks(other), reader.backend_totals(other))
+    view.release_row("web", "a")
+    assert view.ensure_row("web", "new") == row
+    status = reader.status(row)
+    assert (status.health, status.admin, status.ejected) == (Health.UP, Admin.READY, False)
+    checks = reader.checks(row)
+    assert (checks.liveness, checks.checked_at) == (Liveness.UNKNOWN, 0)
+    assert reader.ejections(row) == 0
+    assert worker.ejections.failed(row) == 1
+    assert not any(reader.backend_totals(row))
+    assert (reader.status(other), reader.checks(other), reader.backend_totals(other)) == before
+    assert worker.take(row, 0) >= 0, "places are taken as before"
+
+
+def test_only_what_is_there_and_idle_is_given_back(table: Table) -> None:
+    view = SupervisorView(table)
+    row = view.ensure_row("web", "a")
+    worker = WorkerView(table, view.allocate_column(Slot(0), Role.WORKER))
+    worker.take(row)
+    with pytest.raises(ValueError, match="1 in flight to a in pool web"):
+        view.release_row("web", "a")
+    with pytest.raises(KeyError, match="b in pool web"):
+        view.release_row("web", "b")
+    assert view.ensure_row("web", "a") == row
+
+
+def test_a_supervisor_that_attaches_finds_gaps_again(table: Table) -> None:
+    view = SupervisorView(table)
+    rows = {name: view.ensure_row("web", name) for name in "abc"}
+    view.release_row("web", "b")
+    other = SupervisorView(Table.attach(os.dup(table.fd)))
+    assert other.ensure_row("web", "c") == rows["c"]
+    assert other.ensure_row("web", "new") == rows["b"]
+    assert other.ensure_row("web", "newer") == len(rows)
+
+
+def test_processes_say_which_publication_they_follow(table: Table) -> None:
+    view = SupervisorView(table)
+    worker = WorkerView(table, view.allocate_column(Slot(0), Role.WORKER))
+    column = view.allocate_column(None, Role.CONTROLLER)
+    controller = ControllerView(table, column)
+    reader = view.reader
+    assert reader.followed(Role.WORKER, Role.CONTROLLER) == [0, 0]
+    worker.follow_membership(7)
+    controller.follow_membership(8)
+    assert reader.followed(Role.WORKER) == [7]
+    assert reader.followed(Role.WORKER, Role.CONTROLLER) == [7, 8]
+    view.repair(worker.column)
+    assert reader.followed(Role.WORKER) == []
+    view.allocate_column(Slot(0), Role.WORKER)
+    assert reader.followed(Role.WORKER) == [0], "who is new follows nothing yet"
