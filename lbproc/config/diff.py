@@ -2,7 +2,7 @@
 
 Owns the form of a change, ``dotted.key: old -> new``, the list of keys that are fixed while
 lbproc runs, and how the addresses of two configurations correspond. Values are written as ``config show``
-writes them; of a secret it is said only that it changed.
+writes them; of a secret, and of what a check sends, which may hold one, it is said only that it changed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ FIXED: Final[frozenset[KeyPath]] = frozenset(
     }
 )
 """What only a restart changes. ``admin`` is the coming and going of the whole table."""
+
+_SENT_BY_CHECKS: Final = (("health", "headers"), ("health", "send"))
+"""Keys whose values are not written: a check may have to log in, and what is written here reaches the log."""
 
 _LONGEST_LIST: Final = 60
 
@@ -105,6 +108,8 @@ def _tables(path: KeyPath, old: Table, new: Table, old_dump: _Dump, new_dump: _D
 
 
 def _values(path: KeyPath, old: Any, new: Any, old_dump: Any, new_dump: Any) -> list[Change]:  # noqa: ANN401  whatever a configuration holds
+    if path[-2:] in _SENT_BY_CHECKS:
+        return _unwritten(path, old, new)
     match old, new:
         case Table(), Table():
             return _tables(path, old, new, old_dump, new_dump)
@@ -116,6 +121,17 @@ def _values(path: KeyPath, old: Any, new: Any, old_dump: Any, new_dump: Any) -> 
             return _lists(path, old_dump, new_dump)
         case _:
             return [Change(path, _replaced(old, new, old_dump, new_dump))]
+
+
+def _unwritten(path: KeyPath, old: object, new: object) -> list[Change]:
+    """What became of values that are nobody's business: one text, or texts by name."""
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return [Change(path, "removed" if new is None else "added" if old is None else "another value")]
+    changes = [Change((*path, name), "removed") for name in old if name not in new]
+    changes += [Change((*path, name), "added") for name in new if name not in old]
+    return changes + [
+        Change((*path, name), "another value") for name in new if name in old and old[name] != new[name]
+    ]
 
 
 def _replaced(old: object, new: object, old_dump: object, new_dump: object) -> str:

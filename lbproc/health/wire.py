@@ -71,28 +71,13 @@ def one_line(text: str) -> str:
     return plain if len(plain) <= LONGEST_REASON else plain[: LONGEST_REASON - 3] + "..."
 
 
-async def open_stream(addresses: Sequence[Address], within: Seconds) -> Stream:
-    """Connects to the first address that takes the connection. Each gets an equal part of the time.
+async def connect_once(address: Address) -> trio.SocketStream:
+    """Connects to one address.
 
     Raises:
-        ProbeFailed: none does.
+        ProbeFailed: it does not take the connection.
         ProbeImpossible: this host cannot connect to anybody.
     """
-    deadline = trio.current_time() + within
-    failure = ProbeFailed("there is no address")
-    for place, address in enumerate(addresses):
-        left = deadline - trio.current_time()
-        with trio.move_on_after(left / (len(addresses) - place)):
-            try:
-                return await _connect(address)
-            except ProbeFailed as error:
-                failure = error
-                continue
-        failure = ProbeFailed(f"no connection to {address} in time")
-    raise failure
-
-
-async def _connect(address: Address) -> trio.SocketStream:
     try:
         if isinstance(address, UnixAddress):
             sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -109,6 +94,31 @@ async def _connect(address: Address) -> trio.SocketStream:
         if error.errno in _OURS:
             raise ProbeImpossible(reason) from error
         raise ProbeFailed(f"{address}: {reason}") from error
+
+
+async def open_stream(
+    addresses: Sequence[Address],
+    within: Seconds,
+    connect: Callable[[Address], Awaitable[Stream]] = connect_once,
+) -> Stream:
+    """Connects to the first address that takes the connection. Each gets an equal part of the time.
+
+    Raises:
+        ProbeFailed: none does.
+        ProbeImpossible: this host cannot connect to anybody.
+    """
+    deadline = trio.current_time() + within
+    failure = ProbeFailed("there is no address")
+    for place, address in enumerate(addresses):
+        left = deadline - trio.current_time()
+        with trio.move_on_after(left / (len(addresses) - place)):
+            try:
+                return await connect(address)
+            except ProbeFailed as error:
+                failure = error
+                continue
+        failure = ProbeFailed(f"no connection to {address} in time")
+    raise failure
 
 
 async def encrypt(stream: Stream, encryption: Encryption) -> Stream:

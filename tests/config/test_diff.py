@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
@@ -115,6 +116,27 @@ def test_secrets_are_never_shown() -> None:
     assert changes(old, new) == ["admin.token: another secret"]
     assert changes(none, new) == ["admin.token: none -> ***"]
     assert changes(new, none) == ["admin.token: *** -> none"]
+
+
+def checked(**health: Any) -> Config:
+    return pool("10.0.0.1:8000", health=health)
+
+
+def test_what_checks_send_is_never_shown() -> None:
+    old = checked(headers={"Authorization": "Bearer one", "X-Gone": "two", "X-Same": "three"})
+    new = checked(headers={"Authorization": "Bearer four", "X-Same": "three", "X-New": "five"})
+    assert changes(old, new) == [
+        "pools.web.health.headers.X-Gone: removed",
+        "pools.web.health.headers.X-New: added",
+        "pools.web.health.headers.Authorization: another value",
+    ]
+    assert changes(checked(), checked(headers={"X-New": "five"})) == ["pools.web.health.headers.X-New: added"]
+    sends = [checked(check="tcp", send=send) if send else checked(check="tcp") for send in (None, "a", "b")]
+    assert [changes(before, after) for before, after in pairwise([*sends, sends[0]])] == [
+        ["pools.web.health.send: added"],
+        ["pools.web.health.send: another value"],
+        ["pools.web.health.send: removed"],
+    ]
 
 
 def test_where_a_secret_comes_from_is_shown() -> None:

@@ -113,6 +113,8 @@ async def test_a_rehearsal_brings_new_backends_up_before_they_are_published(
     scene.publish()
     new = make_config(web="10.0.0.1:80", api="10.0.0.2:80", far="name.test:80", lost="other.test:80")
     async with scene.running():
+        await scene.checking.rehearse(new, {})  # nothing has a row yet
+        assert len(scene.checking.counts()) == 1
         following = scene.membership.prepare(new, 2)
         await scene.checking.rehearse(new, {"name.test:80": ["10.0.0.3:80"]})
         assert scene.health("api", "10.0.0.2:80") is Health.UP

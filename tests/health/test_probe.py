@@ -17,7 +17,7 @@ from lbproc.config.health import StatusRange
 from lbproc.health import wire
 from lbproc.health.probe import Outcome, Probe, run_probe
 from lbproc.health.questions import LOOKED_AT, ByteQuestion, HttpQuestion, Question
-from lbproc.health.wire import Encryption, ProbeFailed, ProbeImpossible, one_line, open_stream
+from lbproc.health.wire import Encryption, ProbeFailed, ProbeImpossible, encrypt, one_line, open_stream
 from lbproc.types import Address, Seconds, TcpAddress, UnixAddress
 
 TLS = Path(__file__).parent / "tls"
@@ -277,9 +277,7 @@ async def test_a_reset_fails() -> None:
             assert (outcome.passed, outcome.reason) == (False, "the connection was reset")
 
 
-async def test_each_address_gets_a_part_of_the_time(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_each_address_gets_a_part_of_the_time(autojump_clock: trio.testing.MockClock) -> None:
     tried: list[tuple[Address, float]] = []
 
     async def connect(address: Address) -> trio.SocketStream:
@@ -287,11 +285,10 @@ async def test_each_address_gets_a_part_of_the_time(
         await trio.sleep_forever()
         raise AssertionError
 
-    monkeypatch.setattr(wire, "_connect", connect)
     one, two, three = (TcpAddress("192.0.2.1", port) for port in (1, 2, 3))
     start = trio.current_time()
     with pytest.raises(ProbeFailed, match=r"no connection to 192\.0\.2\.1:3 in time"):
-        await open_stream([one, two, three], 3.0)
+        await open_stream([one, two, three], 3.0, connect)
     assert [(address, at - start) for address, at in tried] == [(one, 0.0), (two, 1.0), (three, 2.0)]
 
 
@@ -353,7 +350,8 @@ async def test_a_request_over_tls_passes(encryption: Encryption) -> None:
     [
         (trusting("other.internal"), "Hostname mismatch"),
         (trusting(ours=False), "unable to get local issuer certificate"),
-        (trusting("x" * 64 + ".internal"), ""),
+        (trusting("x" * 64 + ".internal"), "Hostname mismatch"),
+        (trusting(".internal"), "server_hostname cannot be an empty string or start with a leading dot"),
     ],
 )
 async def test_a_certificate_that_is_not_right_fails(encryption: Encryption, reason: str) -> None:
@@ -373,6 +371,25 @@ async def test_a_backend_that_does_not_speak_tls_fails(autojump_clock: trio.test
         outcome = await over_memory(serve, http(), encryption=trusting())
         assert outcome.passed is False
         assert outcome.reason.startswith(reason)
+
+
+async def test_a_reset_in_the_handshake_fails() -> None:
+    async def serve(stream: trio.abc.Stream) -> None:
+        assert isinstance(stream, trio.SocketStream)
+        await stream.receive_some(1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        stream.socket.close()
+
+    async with listening(serve) as address:
+        outcome = await probe(http(), address, encryption=trusting())
+    assert (outcome.passed, outcome.reason) == (False, "TLS handshake failed: Connection reset by peer")
+
+
+async def test_a_connection_that_is_gone_before_the_handshake_fails() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.aclose()
+    with pytest.raises(ProbeFailed, match="TLS handshake failed: the connection broke"):
+        await encrypt(ours, trusting())
 
 
 def test_reasons_are_one_short_printable_line() -> None:

@@ -305,6 +305,26 @@ async def test_backends_are_up_when_checks_go_and_lose_nothing_when_checks_come(
     assert any("no longer checked" in event for event in scene.events())
 
 
+async def test_a_probe_that_ends_as_it_is_given_up_writes_nothing(
+    scene: Scene, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The row of a backend that is gone may be another's by then."""
+    member = scene.member(1)
+
+    async def deaf(probe: Probe) -> bool:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.5)
+        return True
+
+    scene.behave(member, deaf)
+    async with scene.running():
+        scene.prober.follow(make_config(), [member])
+        await trio.sleep(0.2)
+        scene.prober.follow(make_config(), [])
+        await trio.sleep(1)
+        assert scene.health(member) is Health.CHECKING
+
+
 async def test_a_pool_that_is_gone_is_not_checked(
     scene: Scene, autojump_clock: trio.testing.MockClock
 ) -> None:
