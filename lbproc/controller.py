@@ -103,13 +103,14 @@ class Controller:
         self._view = ControllerView(boot.table, boot.column)
         self._log = boot.error_log
         self._channel_end = boot.channel
-        self._checking = Checking(self._view, boot.config, self._log)
+        self._checking = Checking(self._view, boot.config, boot.generation, self._log)
         self._backends: tuple[BackendRow, ...] = ()
         self._epoch = -1
         self._names_epoch = 0
         self._resolver = Resolver((), self._tell_resolved, self._log, lookup)
         self._endpoints: Endpoints | None = None
         self._config = boot.config
+        self._generation = boot.generation
         self._next: _Succession | None = None
 
     async def main(self) -> int:
@@ -149,7 +150,11 @@ class Controller:
         return AdminServer(listening, endpoints.answer, self._log)
 
     def _current_backends(self) -> tuple[BackendRow, ...]:
-        """The published backends; decoded anew only when they changed."""
+        """The published backends, of whatever generation; decoded anew only when they changed.
+
+        What is shown of them is all in the table, nothing in the configuration. So a membership that is just
+        being put in force is shown already: rows of backends that it left out are soon another's.
+        """
         if self._view.membership_epoch() != self._epoch:
             self._epoch, blob = self._view.read_membership()
             pools = msgpack.unpackb(blob)["pools"] if blob else {}
@@ -166,7 +171,11 @@ class Controller:
             await trio.sleep(BEAT)
 
     def _published_names(self) -> dict[TcpAddress, bool]:
-        """The host names among the published backends, each with whether its addresses are published."""
+        """The host names among the published backends, each with whether its addresses are published.
+
+        Of whatever generation: the supervisor believes addresses of the names that it published last, and a
+        name stands for the same with every configuration.
+        """
         self._names_epoch, blob = self._view.read_membership()
         return published_names(msgpack.unpackb(blob)["pools"]) if blob else {}
 
@@ -226,7 +235,7 @@ class Controller:
             await self._tell(Prepared(message.generation))
         else:  # abandoned meanwhile
             succession.close()
-            self._checking.move(self._config)
+            self._checking.move(self._config, self._generation)
 
     async def _follow(self, generation: int) -> None:
         succession = self._next
@@ -234,7 +243,8 @@ class Controller:
             return  # the supervisor sees that this controller does not follow
         self._next = None
         config = self._config = succession.config
-        self._checking.move(config)
+        self._generation = generation
+        self._checking.move(config, generation)
         if self._endpoints is not None and config.admin is not None:
             self._endpoints.change_token(config.admin.token)
         self._log.change(config.log.level, succession.error_log)
@@ -245,4 +255,4 @@ class Controller:
         if self._next is not None and self._next.generation == generation:
             self._next.close()
             self._next = None
-            self._checking.move(self._config)
+            self._checking.move(self._config, self._generation)

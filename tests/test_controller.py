@@ -162,6 +162,24 @@ async def test_names_that_operators_add_are_resolved(make_scene: Callable[..., S
         assert scene.heard == [Ready(), Resolved({"name.test:80": ["10.0.0.1:80"]})]
 
 
+async def test_of_the_next_generation_names_and_metrics_count_at_once_and_checks_wait(
+    make_scene: Callable[..., Scene],
+) -> None:
+    scene = make_scene()
+    epoch = scene.view.publish_membership(scene.membership.encode())
+    tables = scene.config.model_dump(mode="python", include={"listeners"})
+    following = Config.model_validate({**tables, "pools": {"web": {"backends": ["name.test:80"]}}})
+    async with scene.running():
+        scene.view.publish_membership(scene.membership.prepare(following, 2).encode())
+        assert b'lbproc_in_flight{backend="name.test:80",pool="web"} 0.0' in await scene.get("/metrics")
+        with trio.fail_after(10):
+            while len(scene.heard) < 2:
+                await trio.lowlevel.wait_readable(scene.channel.socket)
+                scene.heard += scene.channel.receive()
+        assert scene.heard == [Ready(), Resolved({"name.test:80": ["10.0.0.1:80"]})]
+        assert scene.view.reader.followed(Role.CONTROLLER) == [epoch]
+
+
 async def test_metrics_follow_the_published_membership(scene: Scene) -> None:
     async with scene.running():
         assert b"127.0.0.1:80" not in await scene.get("/metrics")

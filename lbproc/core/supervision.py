@@ -40,7 +40,8 @@ replaced, and so is a child that does not follow.
 
 A worker that has served enough is *worn* and is replaced the other way round: its successor is forked first.
 When that is ready it takes the place, and the worn one, a *leaver*, lets go of the slot and finishes what it
-holds. One worker at a time is replaced so, from the fork of the successor to the end of the leaver.
+holds, without a limit of time as well. One worker at a time is replaced so, from the fork of the successor to
+the end of the leaver.
 
 While DRAINING the slot of a worker that dies before it has accepted its queue goes to a sibling that drains
 it as well; without a sibling one more worker is forked, which finds the word to stop in its channel and
@@ -504,7 +505,7 @@ class Supervision:
             self._do(DisownSlot(other.slot, child.name))
         child.state = ChildState.DRAINING
         self._report("worker_retired", child)
-        self._do(SendStop(child.name, at_once=False))
+        self._do(SendStop(child.name, at_once=False, retires=True))
 
     def _on_stop(self, at_once: bool, reason: str, now: Seconds) -> None:
         if self.phase is Phase.ENDING or (self.phase is Phase.DRAINING and not at_once):

@@ -171,10 +171,14 @@ class SpawnChild:
 
 @dataclass(frozen=True, slots=True)
 class SendStop:
-    """Tell the child to finish (or, ``at_once``, to leave)."""
+    """Tell the child to finish (or, ``at_once``, to leave).
+
+    ``retires``: only this worker finishes, and has all the time that it needs until it is told again.
+    """
 
     child: ChildId
     at_once: bool
+    retires: bool = False
 
 
 @dataclass(frozen=True, slots=True)

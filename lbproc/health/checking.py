@@ -2,6 +2,10 @@
 
 Owns when the prober is told of a change, and the reading of the membership for it. The controller runs one
 `Checking` for its whole life; a reload gives it another configuration.
+
+Invariant: the prober is told of a membership only together with the configuration of the same generation. The
+next membership is published before this process hears that it is in force; with the configuration before it,
+backends that begin to be checked would be taken for backends that nobody checks, and called up.
 """
 
 from __future__ import annotations
@@ -10,10 +14,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import msgpack
 import trio
 
-from lbproc.core.control.membership import is_host_name
+from lbproc.core.control.membership import is_host_name, pools_of
 from lbproc.health.probe import run_probe
 from lbproc.health.prober import Prober
 from lbproc.health.targets import Member, read_members
@@ -39,17 +42,24 @@ class Checking:
     Args:
         view: of the table.
         config: in force.
+        generation: of the configuration.
         log: for what is found.
         probe: probes once.
     """
 
-    __slots__ = ("_config", "_epoch", "_prober", "_view")
+    __slots__ = ("_config", "_epoch", "_generation", "_prober", "_view")
 
     def __init__(
-        self, view: ControllerView, config: Config, log: ErrorLog, probe: RunProbe = run_probe
+        self,
+        view: ControllerView,
+        config: Config,
+        generation: int,
+        log: ErrorLog,
+        probe: RunProbe = run_probe,
     ) -> None:
         self._view = view
         self._config = config
+        self._generation = generation
         self._prober = Prober(view, log, random.Random(), probe)  # noqa: S311  it spreads probes
         self._epoch = -1
 
@@ -85,9 +95,10 @@ class Checking:
         self._prober.preview(config, members)
         await self._prober.settle(FIRST_CHECKS)
 
-    def move(self, config: Config) -> None:
+    def move(self, config: Config, generation: int) -> None:
         """Goes on with another configuration, which is in force; or with the same, after a rehearsal."""
         self._config = config
+        self._generation = generation
         self._epoch = -1
         self._prober.end_preview()
         self._look()
@@ -105,5 +116,8 @@ class Checking:
         if self._view.membership_epoch() == self._epoch:
             return
         self._epoch, blob = self._view.read_membership()
-        self._prober.follow(self._config, read_members(msgpack.unpackb(blob)["pools"] if blob else {}))
+        pools = pools_of(blob, self._generation)
+        if pools is None:
+            return  # `move` comes with its configuration, and looks again
+        self._prober.follow(self._config, read_members(pools))
         self._view.follow_membership(self._epoch)

@@ -260,6 +260,7 @@ class Prober:
                 event, pool=member.pool, backend=member.name, check=subject.value, reason=outcome.reason
             )
         changed = watch.check.conclude(outcome.passed, trio.current_time(), self._chance.random())
+        changed = changed or self._is_contradicted(watch)
         if subject is Subject.LIVENESS:
             if changed:
                 self._turn_liveness(watch, outcome)
@@ -270,6 +271,11 @@ class Prober:
             self._cells.set_checked(member.row)
             self._unanswered.discard(watch.key)
             self._look_if_settled()
+
+    def _is_contradicted(self, watch: _Watch) -> bool:
+        """Whether the table says something else than was decided. It must not stay so until the next turn."""
+        standing = watch.check.standing
+        return standing is not Standing.UNDECIDED and standing is not self._standing(watch.key, watch.target)
 
     def _turn_health(self, watch: _Watch, outcome: Outcome) -> None:
         is_up = watch.check.standing is Standing.PASSING

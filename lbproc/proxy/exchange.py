@@ -173,7 +173,8 @@ class Exchange:
     def _fail(self, backend: Backend, failure: ExchangeFailed) -> ExchangeFailed:
         """Judges a try that came to nothing: whose fault it is, and whether there is another one."""
         fault = failure.fault
-        if self._is_cut and is_backend_fault(fault):
+        # A connect is not ended by a cut: when it fails, it has failed by itself, and nothing was sent.
+        if self._is_cut and is_backend_fault(fault) and fault not in CONNECT_FAULTS:
             failure = ExchangeFailed(Fault.BACKEND_DOWN)
         elif is_backend_fault(fault):
             self._blame(backend, failure)

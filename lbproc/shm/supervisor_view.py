@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from heapq import heappop, heappush
 
@@ -102,11 +103,7 @@ class SupervisorView:
         is_new = not self._rows.has(name)
         row = self._rows.ensure(name)
         if row is None:
-            limit = self._table.layout.capacities.backends
-            raise CapacityError(
-                f"the shared table has room for {limit} backends and all are taken; "
-                "raise max_backends in [runtime] and start again"
-            )
+            raise self._no_row()
         if is_new:
             words, place = self._table.words, self._table.layout.in_row
             words.store(place(Row(row), "health"), int(health))
@@ -160,11 +157,23 @@ class SupervisorView:
         """
         index = self._pools.ensure(pool)
         if index is None:
-            limit = self._table.layout.capacities.pools
-            raise CapacityError(
-                f"the shared table has room for {limit} pools and all are taken; use fewer pools"
-            )
+            raise self._no_ticket()
         return index
+
+    def check_room(self, pools: Iterable[str], backends: Iterable[tuple[str, str]]) -> None:
+        """Sees whether all of these have, or can get, their places, before the first of them takes one.
+
+        Args:
+            pools: each once.
+            backends: pool and address of each, once.
+
+        Raises:
+            CapacityError: there are too few.
+        """
+        if not self._pools.has_room_for(pools):
+            raise self._no_ticket()
+        if not self._rows.has_room_for(row_name(pool, address) for pool, address in backends):
+            raise self._no_row()
 
     def set_admin(self, row: Row, admin: Admin) -> None:
         """Publishes what the operator said of a backend, if it is news."""
@@ -197,6 +206,19 @@ class SupervisorView:
 
     def _cell(self, column: Column, field: str) -> int:
         return self._table.layout.in_column(column, field)
+
+    def _no_row(self) -> CapacityError:
+        limit = self._table.layout.capacities.backends
+        return CapacityError(
+            f"the shared table has room for {limit} backends and all are taken; "
+            "raise max_backends in [runtime] and start again"
+        )
+
+    def _no_ticket(self) -> CapacityError:
+        limit = self._table.layout.capacities.pools
+        return CapacityError(
+            f"the shared table has room for {limit} pools and all are taken; use fewer pools"
+        )
 
     def _hand_out(self, column: Column, role: Role, slot: Slot | None) -> None:
         cells, now = self._table.cells, monotonic_ns()
@@ -240,6 +262,11 @@ class _Directory:
     def has(self, name: str) -> bool:
         """Whether a name has a block."""
         return identity_of(name) in self._by_identity
+
+    def has_room_for(self, names: Iterable[str]) -> bool:
+        """Whether each of these names, no two of them the same, has a block or can get one."""
+        missing = sum(not self.has(name) for name in names)
+        return missing <= len(self._free) + self._section.blocks - self._used
 
     def ensure(self, name: str) -> int | None:
         """The block of a name; None if there is no free one."""

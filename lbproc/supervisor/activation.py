@@ -5,7 +5,7 @@ Whoever passed them keeps them: what is queued on them outlives this process, so
 may filter, shut down or unlink them, only close our copy.
 
 Invariant: every socket that was passed is named by a listener when lbproc starts. One that nobody accepts
-from would let clients wait for ever.
+from would let clients wait for ever. A reload may drop such a listener: that is said on purpose.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from lbproc.supervisor.belongings import Belongings
 from lbproc.supervisor.binding import BusyError
 from lbproc.supervisor.rights import descriptors_needed, raise_descriptor_limit
 from lbproc.telemetry.sink import FileOwner, Sink
-from lbproc.types import Address
 
 OTHER_COLUMNS = 3
 """Besides the workers' columns: nobody's, the supervisor's, the controller's."""
@@ -60,7 +59,6 @@ class FollowingConfig:
         check_columns(config, self.workers)
         if self.workers > own.workers and not may_grow:
             raise BusyError("workers that were given up still take what is queued; try again")
-        own.passed.require_named(listened_addresses(config))
         raise_descriptor_limit(descriptors_needed(config, self.workers) + 2 * len(own.passed))
         own.sockets.prepare(config, self.workers)
         own.inboxes.prepare(self.workers)
@@ -125,9 +123,3 @@ def check_columns(config: Config, workers: int) -> None:
     needed, most = workers + OTHER_COLUMNS, config.runtime.max_columns
     if needed > most:
         raise StartError(f"{workers} workers need a [runtime] max_columns of at least {needed}, not {most}")
-
-
-def listened_addresses(config: Config) -> list[Address]:
-    """Everything that is listened on."""
-    found = [address for listener in config.listeners.values() for address in listener.bind]
-    return found if config.admin is None else [*found, config.admin.bind]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lbproc.config.model import Config
 from lbproc.core.control.departures import Departures, Key
 from lbproc.core.control.membership import Membership
 from lbproc.errors import CapacityError
@@ -59,6 +60,15 @@ class Publishing:
         """Takes over what the controller says of host names, and publishes news."""
         if self.membership.resolve(addresses):
             self.publish()
+
+    def prepare(self, config: Config, generation: int) -> Membership:
+        """The membership of the next generation. Tell `check` or `discard` what becomes of it.
+
+        Raises:
+            CapacityError: the table has no room, and nothing of it was taken.
+        """
+        self._view.check_room(config.pools, self.membership.backends_with(config))
+        return self.membership.prepare(config, generation)
 
     def check(self, prepared: Membership) -> None:
         """Sees whether a membership that was prepared can be published.

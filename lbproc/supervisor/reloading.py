@@ -309,7 +309,7 @@ class Reloading:
         assert following is not None
         try:
             following.open(self._own, may_grow=not around.supervision.is_retiring)
-            following.membership = around.publishing.membership.prepare(following.config, generation)
+            following.membership = around.publishing.prepare(following.config, generation)
             around.publishing.check(following.membership)
         except LbprocError as error:
             following.undo(self._own)

@@ -326,8 +326,8 @@ class Shell:
 
     def _tell(self, command: SendStop | SendLeave | AdoptSlot | DisownSlot | DrainSlot) -> None:
         match command:
-            case SendStop(name, at_once):
-                self._children.send(name, Stop(at_once))
+            case SendStop(name, at_once, retires):
+                self._children.send(name, Stop(at_once, retires))
             case SendLeave(name):
                 self._children.send(name, Leave())
             case AdoptSlot(slot, name):

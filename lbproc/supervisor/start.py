@@ -24,7 +24,7 @@ from lbproc.shm.views import SupervisorView
 from lbproc.supervisor.activation import PassedSockets
 from lbproc.supervisor.belongings import Belongings, Entries
 from lbproc.supervisor.binding import Sleep, open_admin_socket
-from lbproc.supervisor.following import check_columns, count_workers, listened_addresses
+from lbproc.supervisor.following import check_columns, count_workers
 from lbproc.supervisor.inboxes import Inboxes
 from lbproc.supervisor.notify import Notifier
 from lbproc.supervisor.pid_file import PidFile
@@ -35,6 +35,7 @@ from lbproc.supervisor.sockets import ListeningSockets
 from lbproc.telemetry.events import Event
 from lbproc.telemetry.log import ErrorLog, open_error_log
 from lbproc.telemetry.sink import FileOwner, Sink
+from lbproc.types import Address
 from lbproc.worker import run_worker
 
 FIRST_GENERATION = 1
@@ -117,7 +118,7 @@ def _open(
 ) -> Belongings:
     passed = PassedSockets.take_from(os.environ, os.getpid())
     undo.callback(passed.close)
-    passed.require_named(listened_addresses(config))
+    passed.require_named(_listened_addresses(config))
     workers = count_workers(config)
     if os.geteuid() == 0 and account is None:
         log.write(Event.RUNNING_AS_ROOT)
@@ -155,6 +156,12 @@ def _open(
         pid_file,
         notifier,
     )
+
+
+def _listened_addresses(config: Config) -> list[Address]:
+    """Everything that is listened on."""
+    found = [address for listener in config.listeners.values() for address in listener.bind]
+    return found if config.admin is None else [*found, config.admin.bind]
 
 
 def _capacities(config: Config, workers: int) -> Capacities:

@@ -8,12 +8,14 @@ decides nothing else. Two nurseries, one in the other::
 
 To finish, acceptors and inbox go on until their queues are empty. When none of them and no connection is
 left, or the drain timeout has passed, the inner nursery ends and then the outer one. Until then the worker
-can be given the sockets of a sibling that died in the drain.
+can be given the sockets of a sibling that died in the drain. A worker that finishes while lbproc goes on,
+because there are fewer slots or because it is worn, has no timeout before lbproc stops too.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import os
 from random import Random
 from typing import TYPE_CHECKING
@@ -214,12 +216,12 @@ class Worker:
             case Stop(now=True):
                 self._stop()
                 self._drain_scope.cancel()
-            case Stop():
-                self._stop()
+            case Stop(retires=retires):
+                self._stop(is_limited=not retires)
                 self._services.start_soon(self._end_idle)
             case Leave():
                 self._accepting.give_up()
-                self._stop()
+                self._stop(is_limited=False)
             case ReopenLogs():
                 self._context.access_log.reopen()
                 self._log.reopen()
@@ -241,6 +243,7 @@ class Worker:
         inbox are left to the successor as they are: to shut them would shut them for the successor as well.
         """
         if self._is_stopping:
+            self._limit_drain()  # nobody is left who could tell a retired worker to stop
             return
         self._log.write(Event.SUPERVISOR_LOST)
         if await self._outlasts(SUPERVISOR_GONE_WITHIN):
@@ -265,13 +268,21 @@ class Worker:
         except ControlError:
             await self._lose_supervisor()
 
-    def _stop(self) -> None:
+    def _stop(self, *, is_limited: bool = True) -> None:
+        """Finishes; may be said again with a limit to a worker that was to finish without one."""
+        if is_limited:
+            self._limit_drain()
         if self._is_stopping:
             return
         self._is_stopping = self._context.draining = True
         self._view.set_state(ProcessState.DRAINING)
-        self._drain_scope.deadline = trio.current_time() + self._context.runtime.config.runtime.drain_timeout
         self._accepting.drain()
+
+    def _limit_drain(self) -> None:
+        """Cuts what is left after the drain timeout, which begins once."""
+        if self._drain_scope.deadline == math.inf:
+            patience = self._context.runtime.config.runtime.drain_timeout
+            self._drain_scope.deadline = trio.current_time() + patience
 
     async def _end_idle(self) -> None:
         """Ends connections without a request, once a client that had just sent one has had its answer."""

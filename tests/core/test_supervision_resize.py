@@ -45,8 +45,8 @@ def workers(number: int) -> Reconfigured:
     return Reconfigured(number, heartbeat_timeout=30.0, drain_timeout=600.0)
 
 
-def stopped(child: ChildId) -> SendStop:
-    return SendStop(child, at_once=False)
+def retired(child: ChildId) -> SendStop:
+    return SendStop(child, at_once=False, retires=True)
 
 
 def test_more_workers_are_spawned_at_once() -> None:
@@ -61,7 +61,7 @@ def test_more_workers_are_spawned_at_once() -> None:
 
 def test_the_highest_workers_retire_and_their_slots_are_closed_from_the_highest() -> None:
     say = Conversation().start()
-    assert say(workers(1)) == [RetireSlots(S1), stopped(W2), stopped(W1)]
+    assert say(workers(1)) == [RetireSlots(S1), retired(W2), retired(W1)]
     assert say.machine.is_retiring
     assert say.machine.is_complete
     assert say(SlotDrained(W1, S1)) == []
@@ -121,7 +121,7 @@ def test_what_a_retiring_worker_had_adopted_goes_to_one_that_stays() -> None:
     say(ChildExited(ChildId(3), -9))
     assert say.machine.adopted() == {S0: W1}
     commands = say(workers(1))
-    assert commands[:3] == [RetireSlots(S1), DisownSlot(S0, W1), stopped(W1)]
+    assert commands[:3] == [RetireSlots(S1), DisownSlot(S0, W1), retired(W1)]
     assert [command for command in commands[3:] if isinstance(command, SpawnChild)] == [
         SpawnChild(ChildId(4), S0)
     ], "a new configuration is a new chance"
@@ -146,7 +146,7 @@ def test_a_stop_reaches_retired_workers_too_and_waits_for_their_queues() -> None
     say = Conversation(workers=2).start()
     say(workers(1))
     commands = say(STOP)
-    assert commands[-2:] == [stopped(W0), stopped(W1)]
+    assert commands[-2:] == [SendStop(W0, at_once=False), SendStop(W1, at_once=False)], "now with a limit"
     assert say(SlotDrained(W0, S0)) == []
     assert say(SlotDrained(W1, S1)) == [CloseListeners()]
     say(ChildExited(W0, 0))

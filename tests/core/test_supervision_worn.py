@@ -185,7 +185,10 @@ def test_a_reload_replaces_a_successor_that_was_born_before_it() -> None:
 def test_a_reload_that_retires_the_slot_of_a_worn_worker_needs_no_successor() -> None:
     say = Conversation().start()
     say(ChildWorn(W2))
-    assert say(Reconfigured(2, 30.0, 600.0)) == [RetireSlots(S2), SendStop(W2, at_once=False)]
+    assert say(Reconfigured(2, 30.0, 600.0)) == [
+        RetireSlots(S2),
+        SendStop(W2, at_once=False, retires=True),
+    ]
     assert say(ChildReady(NEXT)) == []
     assert say(ChildExited(NEXT, -9)) == [RepairColumn(NEXT)]
     say(SlotDrained(W2, S2))

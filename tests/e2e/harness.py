@@ -279,17 +279,16 @@ class LbprocServer(Program):
 
     def access_log(self, lines: int = 0) -> list[dict[str, Any]]:
         """The access log, once it has at least ``lines`` lines; it is written a moment after each request."""
-        wait_until(lambda: len(self._access_lines()) >= lines, f"{lines} lines in the access log")
-        return [json.loads(line) for line in self._access_lines()]
+        wait_until(lambda: len(self.access_lines()) >= lines, f"{lines} lines in the access log")
+        return [json.loads(line) for line in self.access_lines()]
 
-    def _access_lines(self) -> list[str]:
-        if not self.access_log_path.exists():
-            return []
-        return self.access_log_path.read_text().splitlines()
+    def access_lines(self) -> list[str]:
+        """The lines of the access log so far, as they stand there."""
+        return whole_lines(self.access_log_path.read_text()) if self.access_log_path.exists() else []
 
     def events(self) -> list[str]:
         """The names of all events of the error log so far, in order."""
-        lines = (line.split() for line in self.stderr().splitlines())
+        lines = (line.split() for line in whole_lines(self.stderr()))
         return [words[3] for words in lines if len(words) > 3]
 
     def run_command(self, *arguments: str, within: Seconds = PATIENCE) -> subprocess.CompletedProcess[str]:
@@ -310,6 +309,14 @@ class LbprocServer(Program):
         stderr = self.stderr()
         for sign in ("Traceback", "connection_crashed", " crashed "):
             assert sign not in stderr, f"{self.name} said {sign!r}:\n{stderr}"
+
+
+def whole_lines(text: str) -> list[str]:
+    """The lines of a file that is being written, without one that has only begun.
+
+    However a line is written, a reader may find the beginning of it: a file grows page by page.
+    """
+    return text[: text.rfind("\n") + 1].splitlines()
 
 
 def web_config(

@@ -306,10 +306,9 @@ class Proxy:
 
     def logged(self, target: str) -> dict[str, Any]:
         """The entry of the access log for the one request with this target."""
-        path = self.server.access_log_path
 
         def find() -> list[str]:
-            return [line for line in path.read_text().splitlines() if f'"target":"{target}"' in line]
+            return [line for line in self.server.access_lines() if f'"target":"{target}"' in line]
 
         (line,) = wait_until(find, f"{target} is in the access log")
         return dict(json.loads(line))

@@ -145,8 +145,11 @@ class ManagedLbproc(LbprocServer):
         assert {word.pid for word in words} <= {self.pid}
         return [word for word in words if key in word.values]
 
-    def reload(self) -> Word:
-        """SIGHUP, and waits for the end of the reload as systemd does; returns its READY."""
+    def reload(self, *, refused: bool = False) -> Word:
+        """SIGHUP, and waits for the end of the reload as systemd does; returns its READY.
+
+        READY=1 comes after a refusal too, so this makes sure that the reload was done, or ``refused``.
+        """
         asked_at = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self.send_signal(signal.SIGHUP)
 
@@ -154,9 +157,11 @@ class ManagedLbproc(LbprocServer):
             return [word for word in self.said("RELOADING") if int(word.values["MONOTONIC_USEC"]) >= asked_at]
 
         (beginning,) = wait_until(began, "RELOADING=1")
-        return wait_until(
+        end = wait_until(
             lambda: [word for word in self.said("READY") if word.at >= beginning.at], "READY=1 after it"
         )[0]
+        assert ("a reload was refused" in end.values["STATUS"]) is refused, end.values["STATUS"]
+        return end
 
     def fell_silent(self) -> bool:
         """Whether the watchdog would bite now."""

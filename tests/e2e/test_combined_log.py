@@ -24,9 +24,7 @@ MOMENT = re.compile(r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\]")
 
 def lines(server: LbprocServer, number: int) -> list[str]:
     """The first lines of the access log, without their times."""
-    found = wait_until(
-        lambda: (text := server.access_log_path.read_text().splitlines())[number - 1 :] and text, "the lines"
-    )
+    found = wait_until(lambda: (text := server.access_lines())[number - 1 :] and text, "the lines")
     return [MOMENT.sub("[]", line) for line in found]
 
 

@@ -43,7 +43,7 @@ class Scene:
         self.column = self.supervisor.allocate_column(None, Role.CONTROLLER)
         self.view = ControllerView(self.table, self.column)
         self.membership = Membership(config, self.supervisor.ensure_row, self.supervisor.ensure_pool)
-        self.checking = Checking(self.view, config, self.log, self.probe)
+        self.checking = Checking(self.view, config, 1, self.log, self.probe)
         self.silent: set[str] = set()
 
     async def probe(self, probe: Probe) -> Outcome:
@@ -122,7 +122,7 @@ async def test_a_rehearsal_brings_new_backends_up_before_they_are_published(
         assert scene.health("lost", "other.test:80") is Health.CHECKING
         scene.membership = following
         scene.publish()
-        scene.checking.move(new)
+        scene.checking.move(new, 2)
         assert len(scene.checking.counts()) == 4
 
 
@@ -135,7 +135,7 @@ async def test_a_rehearsal_that_comes_to_nothing_leaves_nothing(
         scene.membership.prepare(new, 2)
         await scene.checking.rehearse(new, {})
         assert len(scene.checking.counts()) == 2
-        scene.checking.move(old)
+        scene.checking.move(old, 1)
         assert [counts.pool for counts in scene.checking.counts()] == ["web"]
 
 
@@ -166,3 +166,38 @@ async def test_what_is_published_during_a_rehearsal_does_not_end_it(
         scene.publish()
         await trio.sleep(2 * LOOK)
         assert [counts.pool for counts in scene.checking.counts()] == ["web", "api"]
+
+
+async def test_what_is_published_for_the_next_configuration_waits_for_it(
+    scene: Scene, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A look between the publication and the word to follow must not call a dead backend up."""
+    unchecked = Config.model_validate(
+        {
+            "listeners": {"web": {"bind": "127.0.0.1:0", "pool": "web"}},
+            "pools": {"web": {"backends": ["10.0.0.1:80"]}},
+        }
+    )
+    new = Config.model_validate(
+        {
+            "listeners": {"web": {"bind": "127.0.0.1:0", "pool": "web"}},
+            "pools": {"web": {"backends": ["10.0.0.1:80", "10.0.0.2:80"], "health": {"fall": 1}}},
+        }
+    )
+    scene.membership = Membership(unchecked, scene.supervisor.ensure_row, scene.supervisor.ensure_pool)
+    scene.checking = Checking(scene.view, unchecked, 1, scene.log, scene.probe)
+    scene.silent.add("10.0.0.2:80")
+    scene.publish()
+    async with scene.running():
+        before = scene.view.membership_epoch()
+        scene.membership = scene.membership.prepare(new, 2)
+        await scene.checking.rehearse(new, {})
+        scene.publish()
+        await trio.sleep(3 * LOOK)
+        assert scene.health("web", "10.0.0.2:80") is Health.DOWN
+        assert scene.view.reader.followed(Role.CONTROLLER) == [before]
+        scene.checking.move(new, 2)
+        assert scene.view.reader.followed(Role.CONTROLLER) == [before + 1]
+        await trio.sleep(60)
+        assert scene.health("web", "10.0.0.1:80") is Health.UP
+        assert scene.health("web", "10.0.0.2:80") is Health.DOWN

@@ -430,3 +430,16 @@ async def test_no_more_probes_than_that_are_under_way_at_once(
         await trio.sleep(10)
         assert scene.most_under_way == UNDER_WAY
         assert all(scene.health(member) is Health.DOWN for member in members)
+
+
+async def test_a_table_that_says_something_else_than_was_decided_is_set_right(
+    scene: Scene, autojump_clock: trio.testing.MockClock
+) -> None:
+    member = scene.member(1)
+    scene.behave(member, refusing)
+    async with scene.running():
+        scene.prober.follow(make_config(), [member])
+        await scene.until(member, Health.DOWN)
+        scene.view.set_health(member.row, Health.UP)
+        await trio.sleep(2 * BOUND)
+        assert scene.health(member) is Health.DOWN

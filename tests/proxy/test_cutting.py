@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from lbproc.net.connect import ConnectFailed
 from lbproc.proxy.cutting import cut_what_is_out
 from lbproc.shm.views import BackendCounter, ControllerView, Role
 from lbproc.types import Admin, Health, Row
@@ -17,6 +18,7 @@ from tests.proxy.rig import END, Rig, Wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lbproc.net.connect import FailureKind
     from lbproc.proxy.connection import ClientConnection
     from tests.proxy.conftest import MakeRig
 
@@ -184,6 +186,60 @@ async def test_a_connection_on_its_way_is_given_up_and_another_backend_gets_the_
     assert await first.read_all() == b""
     await second.send(OK)
     await client.read_until(b"ok")
+
+
+@pytest.mark.parametrize("retries", [{}, {"retries": RETRIES}], ids=["no_retries", "retries"])
+@pytest.mark.parametrize("kind", ["timeout", "refused"])
+async def test_a_connect_that_fails_after_the_cut_is_redispatched(
+    make_stage: Callable[..., Stage], kind: FailureKind, retries: dict[str, Any]
+) -> None:
+    stage = make_stage(**retries)
+    lost = trio.Event()
+    connect = stage.rig.context.connect
+
+    async def connect_in_vain(address: Any, deadline: float) -> Any:
+        if str(address) == BACKENDS[0]:
+            await lost.wait()
+            raise ConnectFailed(kind, "no answer")
+        return await connect(address, deadline)
+
+    stage.rig.context.connect = connect_in_vain
+    client = stage.client()
+    await client.send(POST)
+    await wait_all_tasks_blocked()
+    assert stage.lose() == 1
+    lost.set()
+    with trio.fail_after(2):
+        other = await stage.rig.backend()
+        assert (await other.read_until(END)).startswith(b"POST ")
+        await other.send(OK)
+        assert await client.read_until(b"ok") == OK
+    await wait_all_tasks_blocked()
+    line = stage.line()
+    assert (line["status"], line["retries"], line["backend"]) == (200, 1, BACKENDS[1])
+    assert stage.rig.reader.backend_total(FIRST, BackendCounter.REDISPATCHES) == 1
+    assert stage.rig.reader.backend_total(FIRST, BackendCounter.FAILURES) == 1
+
+
+async def test_a_connect_that_fails_after_the_cut_keeps_its_cause_when_nobody_else_is_there(
+    make_stage: Callable[..., Stage],
+) -> None:
+    stage = make_stage(backends=BACKENDS[:1])
+    lost = trio.Event()
+
+    async def connect_in_vain(address: Any, deadline: float) -> Any:
+        await lost.wait()
+        raise ConnectFailed("timeout", "no answer")
+
+    stage.rig.context.connect = connect_in_vain
+    client = stage.client()
+    await client.send(POST)
+    await wait_all_tasks_blocked()
+    assert stage.lose() == 1
+    lost.set()
+    answer = await client.read_until(END)
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert b"error=connection_timeout" in answer
 
 
 async def test_what_is_not_under_way_there_goes_on(make_stage: Callable[..., Stage]) -> None:

@@ -21,6 +21,7 @@ from lbproc.core.control.messages import (
     SteeringRequest,
     WeightRequest,
 )
+from lbproc.errors import CapacityError
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
 from lbproc.shm.views import BackendCounter, ControllerView, Role, SupervisorView, WorkerView
@@ -475,3 +476,25 @@ def test_what_was_prepared_and_discarded_gives_its_rows_back(tmp_path: Path) -> 
     scene.publishing.free_rows()
     scene.do(BackendAddRequest("web", {"address": "10.0.0.9:80"}))
     scene.table.close()
+
+
+def test_a_reload_for_which_the_table_has_no_room_takes_nothing_of_it(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "error.log", rows=4)
+    web = scene.config.pools["web"]
+    more = tuple(
+        web.backends[0].model_copy(update={"address": f"10.0.1.{number}:80", "name": str(number)})
+        for number in range(3)
+    )
+    bigger = web.model_copy(update={"backends": web.backends + more})
+    many_pools = {"web": web} | dict.fromkeys("abcd", web.model_copy(update={"backends": ()}))
+    for pools, says in (({"web": bigger}, "4 backends"), (many_pools, "4 pools")):
+        with pytest.raises(CapacityError, match=says):
+            scene.publishing.prepare(scene.config.model_copy(update={"pools": pools}), 2)
+    for address in (C, "10.0.0.4:80"):  # the two that are left
+        scene.do(BackendAddRequest("web", {"address": address}))
+    assert scene.view.ensure_pool("another") == 1
+    # of a full table, everything that has a place can be prepared again
+    again = scene.publishing.prepare(scene.config, 2)
+    assert again.rows() == scene.publishing.membership.rows()
+    scene.table.close()
+    scene.log.close()

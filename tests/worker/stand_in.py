@@ -26,6 +26,7 @@ from lbproc.core.control.messages import (
     Refused,
     Relinquished,
 )
+from lbproc.errors import ControlError
 from lbproc.net.channel import SupervisorChannel, open_pair
 from lbproc.net.inbox import open_inbox
 from lbproc.net.sockaddr import bound_address
@@ -198,7 +199,10 @@ class StandIn:
     async def _listen(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self.channel.socket)
-            self.heard += self.channel.receive()
+            try:
+                self.heard += self.channel.receive()
+            except ControlError:  # the worker has left
+                return
             self._news.set()
             self._news = trio.Event()
 

@@ -17,9 +17,9 @@ The other order proves nothing: a worker that was stopped between choosing and t
 takes it when it goes on. For the same reason a time that has passed proves nothing.
 
 A process that has said nothing yet is waited for, because it may just be reading an older publication. A
-process that is dead and repaired holds nothing and follows nothing; it does not count. A worker of an older
-generation does not follow the blob of a newer one, and so does not say that it does: while a reload is under
-way the rows of its backends stay.
+process that is dead and repaired holds nothing and follows nothing; it does not count. A process of an
+older generation does not follow the blob of a newer one, and so does not say that it does: while a reload is
+under way the rows of its backends stay.
 
 What was prepared for a reload and never published has been seen by the controller alone, which checks
 backends before their configuration is in force. It ends that when something is published, so that is done.

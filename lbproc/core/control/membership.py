@@ -54,6 +54,15 @@ def host_names(config: Config) -> tuple[TcpAddress, ...]:
     return tuple(found)
 
 
+def pools_of(blob: bytes, generation: int) -> dict[str, Any] | None:
+    """The ``pools`` of a blob; None when it is of another generation. Nothing published is no pools."""
+    if not blob:
+        return {}
+    published = msgpack.unpackb(blob)
+    pools: dict[str, Any] = published["pools"]
+    return pools if published["generation"] == generation else None
+
+
 def published_names(pools: Mapping[str, Any]) -> dict[TcpAddress, bool]:
     """The addresses in the ``pools`` of a blob that must be resolved, each with whether it is."""
     found: dict[TcpAddress, bool] = {}
@@ -106,13 +115,22 @@ class Membership:
         """Shared with the one before, so that an answer that comes during a reload counts in both."""
         self._settle()
 
+    def backends_with(self, config: Config) -> set[tuple[str, str]]:
+        """Pool and address of all backends that there are with another configuration."""
+        overrides = self.overrides.after_reload(self.config, config)
+        return {
+            (name, member.address)
+            for name, pool in config.pools.items()
+            for member in overrides.of(name).members(pool)
+        }
+
     def prepare(self, config: Config, generation: int) -> Membership:
         """The membership of the next generation, of which nothing is in force yet.
 
         Everything it needs of the table is there then. It can be thrown away.
 
         Raises:
-            CapacityError: the table has no room.
+            CapacityError: the table has no room. What was found until then stays taken, so look first.
         """
         self._overrides, self._before = self.overrides, None
         following = Membership(config, self._row_of, self._ticket_of, generation, self)

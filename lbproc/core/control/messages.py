@@ -45,9 +45,15 @@ class Stop:
 
     Not ``now``: accept what is queued, close the listening sockets, send `Drained`, finish the requests that
     began, exit with 0. ``now``: close everything and exit at once; may follow a first `Stop`.
+
+    Args:
+        now: as said.
+        retires: only this worker is to finish, because there are fewer slots now: what it holds it keeps
+            without a limit of time, until another `Stop` comes. Else all is cut after ``drain_timeout``.
     """
 
     now: bool
+    retires: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,8 @@ class Abandon:
 class Leave:
     """To a worker: its slot has another worker now. Leave all that is queued to it, finish, exit with 0.
 
-    What the worker holds it serves; a connection ends with its next response, or when it was idle too long.
+    What the worker holds it serves, without a limit of time until a `Stop` comes; a connection ends with its
+    next response, or when it was idle too long.
     """
 
 

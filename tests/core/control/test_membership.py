@@ -11,6 +11,7 @@ from lbproc.core.control.membership import (
     host_names,
     initial_health,
     is_host_name,
+    pools_of,
     published_names,
 )
 from lbproc.errors import CapacityError
@@ -256,3 +257,20 @@ def test_host_names_are_told_from_literals() -> None:
         assert not is_host_name(parse_address(text))
     assert not is_host_name(TcpAddress("fe80::1%eth0", 1))
     assert is_host_name(parse_address("localhost:1"))
+
+
+def test_a_blob_of_another_generation_has_no_pools() -> None:
+    blob = make().encode()
+    assert pools_of(blob, 1) == msgpack.unpackb(blob)["pools"]
+    assert pools_of(blob, 2) is None
+    assert pools_of(b"", 2) == {}
+
+
+def test_the_backends_of_another_configuration_are_known_before_it_is_prepared() -> None:
+    membership = make()
+    added = BackendConfig.model_validate("10.0.0.9:1")
+    membership.override(membership.overrides.with_backend("web", CONFIG.pools["web"], added))
+    config = changed({"web": ["10.0.0.1:8000", "later.test:1"], "new": ["10.0.0.1:8000"]})
+    expected = membership.backends_with(config)
+    assert ("web", "10.0.0.9:1") in expected
+    assert expected == membership.prepare(config, 2).all_members().keys()
