@@ -16,9 +16,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Self
 
+from bench.certificate import write_certificate
+from bench.handshakes import run_handshakes
 from bench.idle import IdleConnections
 from bench.paced import run_paced
-from bench.peers import PEERS, Place, find_program, start_backends
+from bench.peers import PEERS, TCP_PEERS, More, Place, find_program, start_backends
 from bench.process import BenchError, CpuTime, Program, free_ports
 from bench.report import DIRECT, HalfSample, MemorySample, Results, Sample, half_rate
 from bench.rows import same_heads
@@ -86,6 +88,7 @@ class Stand:
     def __enter__(self) -> Self:
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="lbproc-bench-")))
         try:
+            self._certificate = write_certificate(self.directory)
             self.backends = free_ports(BACKENDS)
             self._stack.enter_context(start_backends(self.directory / "backends", self.backends))
             for row in self._rows:
@@ -106,23 +109,32 @@ class Stand:
         self, peer: str, name: str = "", connections: int = 4096, environ: Mapping[str, str] | None = None
     ) -> Program:
         """A proxy that is not started yet, to be entered, in a directory ``name``."""
+        port, tls_port, tcp_port = free_ports(3)
+        more = any(row.way != "http" for row in self._rows)
         place = Place(
             self.directory / (name or peer),
-            free_ports(1)[0],
+            port,
             self._workers,
             self.backends,
             connections,
             environ or {},
+            More(tls_port, tcp_port, self._certificate) if more else None,
         )
         place.directory.mkdir()
-        return PEERS[peer](place)
+        program = PEERS[peer](place)
+        program.ports |= {"https": tls_port, "tcp": tcp_port}
+        return program
 
     def load(self, row: Row, program: Program, seconds: int) -> Sample:
         """A row at full load on a proxy."""
         try:
             with self._idle(row, program.port):
                 before = program.cpu()
-                totals = run_wrk(self.wrk, row, self._file(row), program.port, seconds, self._skip(row))
+                port = program.ports[row.way]
+                if row.close and row.way == "https":
+                    totals = run_handshakes(row, self.requests[row.name], port, seconds)
+                else:
+                    totals = run_wrk(self.wrk, row, self._file(row), port, seconds, self._skip(row))
                 return Sample(totals, program.cpu() - before)
         except BenchError as error:
             raise BenchError(f"{program.name}, {row.name}: {error}\n{program.tail()}") from error
@@ -178,8 +190,11 @@ def measure(plan: Plan) -> Results:
 def _measure_load(plan: Plan, stand: Stand, programs: Mapping[str, Program], results: Results) -> None:
     for number in range(1, plan.rounds + 1):
         for row in plan.rows:
-            samples_of = results.load.setdefault(row.name, {peer: [] for peer in programs})
-            for peer, program in programs.items():
+            samples_of = results.load.setdefault(
+                row.name, {peer: [] for peer in programs if row.way != "tcp" or peer in TCP_PEERS}
+            )
+            for peer in samples_of:
+                program = programs[peer]
                 if number == 1:
                     stand.load(row, program, 1)  # warms caches and fills the pools of connections
                 sample = stand.load(row, program, plan.seconds)
@@ -193,7 +208,7 @@ def _measure_load(plan: Plan, stand: Stand, programs: Mapping[str, Program], res
 
 def _measure_half(plan: Plan, stand: Stand, programs: Mapping[str, Program], results: Results) -> None:
     for number in range(1, plan.rounds + 1):
-        for row in plan.rows:
+        for row in (row for row in plan.rows if row.way == "http"):
             rate = half_rate(results.load[row.name])
             samples_of = results.half.setdefault(row.name, {peer: [] for peer in (DIRECT, *programs)})
             for peer in samples_of:

@@ -21,6 +21,8 @@ from bench.rows import LARGE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from bench.certificate import Certificate
+
 ROOT = Path(__file__).absolute().parents[1]
 SMALL_BODY = "x" * 128
 
@@ -47,6 +49,18 @@ backend web
 {servers}
 """
 
+_HAPROXY_MORE = """
+frontend web-tls
+    bind 127.0.0.1:{tls_port} ssl crt {both} alpn http/1.1
+    default_backend web
+listen tcp
+    mode tcp
+    option tcplog
+    bind 127.0.0.1:{tcp_port}
+    balance leastconn
+{servers}
+"""
+
 _NGINX = """
 {user}
 worker_processes {workers};
@@ -67,6 +81,7 @@ http {{
     }}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
+{tls}
         location / {{
             proxy_pass http://web;
             proxy_http_version 1.1;
@@ -78,6 +93,12 @@ http {{
 }}
 """
 
+_NGINX_MORE = """
+        listen 127.0.0.1:{tls_port} ssl backlog=4096;
+        ssl_certificate {cert};
+        ssl_certificate_key {key};
+"""
+
 _CADDY = """
 {{
     admin off
@@ -87,6 +108,19 @@ http://:{port} {{
     bind 127.0.0.1
     log {{
         output file {directory}/access.log
+    }}
+    reverse_proxy {servers} {{
+        lb_policy least_conn
+    }}
+}}
+"""
+
+_CADDY_MORE = """
+https://:{tls_port} {{
+    bind 127.0.0.1
+    tls {cert} {key}
+    log {{
+        output file {directory}/access-tls.log
     }}
     reverse_proxy {servers} {{
         lb_policy least_conn
@@ -106,6 +140,18 @@ pool = "web"
 [pools.web]
 policy = "least_connections"
 backends = [{servers}]
+"""
+
+_LBPROC_MORE = """
+[listeners.web-tls]
+bind = "127.0.0.1:{tls_port}"
+pool = "web"
+[listeners.web-tls.tls]
+certificates = [{{ cert = "{cert}", key = "{key}" }}]
+[listeners.tcp]
+protocol = "tcp"
+bind = "127.0.0.1:{tcp_port}"
+pool = "web"
 """
 
 _BACKEND = """
@@ -133,6 +179,26 @@ http {{
 
 
 @dataclass(frozen=True, slots=True)
+class More:
+    """The ports for TLS and TCP, and the certificate. Who knows no TCP does not listen there."""
+
+    tls_port: int
+    tcp_port: int
+    certificate: Certificate
+
+    def fill(self, text: str, **values: object) -> str:
+        """A part of a configuration."""
+        return text.format(
+            tls_port=self.tls_port,
+            tcp_port=self.tcp_port,
+            cert=self.certificate.cert,
+            key=self.certificate.key,
+            both=self.certificate.both,
+            **values,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a proxy runs and what it serves."""
 
@@ -144,6 +210,8 @@ class Place:
     """How many clients it must be able to hold; for a program that wants to know."""
     environ: Mapping[str, str] = field(default_factory=dict)
     """Of lbproc, beyond ours."""
+    more: More | None = None
+    """What is served beside HTTP."""
 
 
 def start_backends(directory: Path, ports: Sequence[int]) -> Program:
@@ -160,13 +228,12 @@ def start_backends(directory: Path, ports: Sequence[int]) -> Program:
 
 def haproxy(place: Place) -> Program:
     servers = "\n".join(f"    server s{port} 127.0.0.1:{port}" for port in place.backends)
-    config = _written(
-        place,
-        "haproxy.cfg",
-        _HAPROXY.format(
-            workers=place.workers, port=place.port, servers=servers, connections=place.connections
-        ),
+    text = _HAPROXY.format(
+        workers=place.workers, port=place.port, servers=servers, connections=place.connections
     )
+    if place.more is not None:
+        text += place.more.fill(_HAPROXY_MORE, servers=servers)
+    config = _written(place, "haproxy.cfg", text)
     return Program(
         "haproxy", [find_program("haproxy"), "-db", "-f", str(config)], place.directory, place.port
     )
@@ -179,6 +246,7 @@ def nginx(place: Place) -> Program:
         workers=place.workers,
         directory=place.directory,
         port=place.port,
+        tls="" if place.more is None else place.more.fill(_NGINX_MORE),
         servers=servers,
         connections=place.connections + 1000,  # those to backends are counted with those of clients
     )
@@ -188,6 +256,8 @@ def nginx(place: Place) -> Program:
 def caddy(place: Place) -> Program:
     servers = " ".join(f"127.0.0.1:{port}" for port in place.backends)
     text = _CADDY.format(port=place.port, directory=place.directory, servers=servers)
+    if place.more is not None:
+        text += place.more.fill(_CADDY_MORE, directory=place.directory, servers=servers)
     config = _written(place, "Caddyfile", text)
     command = [find_program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
     environ = {
@@ -202,6 +272,8 @@ def caddy(place: Place) -> Program:
 def lbproc(place: Place) -> Program:
     servers = ", ".join(f'"127.0.0.1:{port}"' for port in place.backends)
     text = _LBPROC.format(workers=place.workers, directory=place.directory, port=place.port, servers=servers)
+    if place.more is not None:
+        text += place.more.fill(_LBPROC_MORE)
     config = _written(place, "lbproc.toml", text)
     command = [sys.executable, "-m", "lbproc", "run", "-c", str(config)]
     return Program("lbproc", command, place.directory, place.port, {"PYTHONPATH": str(ROOT), **place.environ})
@@ -214,6 +286,10 @@ PEERS: dict[str, Callable[[Place], Program]] = {
     "caddy": caddy,
 }
 """Every proxy by its name, in the order of the report."""
+
+
+TCP_PEERS = frozenset({"lbproc", "haproxy"})
+"""Who relays TCP as it is packaged; the others need modules."""
 
 
 def is_installed(name: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from bench.report import DIRECT, MEMORY_TARGET, TITLES, mid
+from bench.report import DIRECT, MEMORY_TARGET, TITLES, mid, proxies_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,12 +59,12 @@ class Chart:
 def render_plot(rows: Sequence[Row], results: Results, facts: Mapping[str, str]) -> str:
     """All charts of a run."""
     charts = [cpu_chart(rows, results)]
-    if results.half and any(not row.body_bytes for row in rows):
+    if any(not row.body_bytes for row in rows if row.name in results.half):
         charts.append(latency_chart(rows, results))
     if results.memory:
         charts.append(memory_chart(results))
     parts: list[str] = []
-    y = _draw_head(parts, list(results.load[rows[0].name]), facts)
+    y = _draw_head(parts, proxies_of(results), facts)
     for chart in charts:
         y = _draw_chart(parts, chart, y)
     return (
@@ -77,9 +77,9 @@ def render_plot(rows: Sequence[Row], results: Results, facts: Mapping[str, str])
 def cpu_chart(rows: Sequence[Row], results: Results) -> Chart:
     """CPU time per request; of HAProxy, or of the first proxy where that took no part."""
     groups = []
-    names = list(results.load[rows[0].name])
+    names = proxies_of(results)
     unit = "haproxy" if "haproxy" in names else names[0]
-    for row in rows:
+    for row in (row for row in rows if unit in results.load[row.name]):
         costs = {
             proxy: mid(samples, lambda sample: sample.cpu_us)
             for proxy, samples in results.load[row.name].items()
@@ -105,7 +105,7 @@ def latency_chart(rows: Sequence[Row], results: Results) -> Chart:
     Without large answers, which would need a scale of their own; the report has them.
     """
     groups = []
-    for row in (row for row in rows if not row.body_bytes):
+    for row in (row for row in rows if row.name in results.half and not row.body_bytes):
         samples_of = results.half[row.name]
         (direct50, direct99), bars = _percentiles(samples_of[DIRECT]), []
         for proxy, samples in samples_of.items():

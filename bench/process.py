@@ -136,6 +136,8 @@ class Program:
     ) -> None:
         self.name = name
         self.port = port
+        self.ports = {"http": port}
+        """By what is spoken there."""
         self._output = directory / f"{name}.out"
         self._command = command
         self._directory = directory

@@ -122,7 +122,7 @@ def render_report(rows: Sequence[Row], results: Results, facts: Mapping[str, str
 
 
 def _cpu_part(rows: Sequence[Row], results: Results) -> list[str]:
-    proxies = list(results.load[rows[0].name])
+    proxies = proxies_of(results)
     references = [name for name in REFERENCES if name in proxies and name != "lbproc" and "lbproc" in proxies]
     titles = [
         "work",
@@ -132,8 +132,11 @@ def _cpu_part(rows: Sequence[Row], results: Results) -> list[str]:
     lines = []
     for row in rows:
         costs = {proxy: mid(samples, _cost) for proxy, samples in results.load[row.name].items()}
-        cells = [row.title, *(f"{cost:.0f}" if cost >= 1000 else f"{cost:.1f}" for cost in costs.values())]
+        cells = [row.title, *(_microseconds(costs.get(proxy)) for proxy in proxies)]
         for name in references:
+            if name not in costs:
+                cells.append("")
+                continue
             target = f" (≤ {row.targets[name]:.1f})" if name in row.targets else ""
             cells.append(f"{costs['lbproc'] / costs[name]:.2f}{target}")
         lines.append(cells)
@@ -146,13 +149,25 @@ def _cpu_part(rows: Sequence[Row], results: Results) -> list[str]:
     ]
 
 
+def proxies_of(results: Results) -> list[str]:
+    """All that took part in any row, in their order."""
+    return list(dict.fromkeys(proxy for samples in results.load.values() for proxy in samples))
+
+
+def _microseconds(cost: float | None) -> str:
+    """Empty for a proxy that does not do such work."""
+    if cost is None:
+        return ""
+    return f"{cost:.0f}" if cost >= 1000 else f"{cost:.1f}"
+
+
 def _cost(sample: Sample) -> float:
     return sample.cpu_us
 
 
 def _half_part(rows: Sequence[Row], results: Results) -> list[str]:
     lines = []
-    for row in rows:
+    for row in (row for row in rows if row.name in results.half):
         samples_of = results.half[row.name]
         direct = _latencies(samples_of[DIRECT])
         for proxy, samples in samples_of.items():

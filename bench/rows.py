@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+Way = Literal["http", "https", "tcp"]
+"""Which port of a proxy takes the work: HTTP in clear, inside of TLS, or bytes that it does not read."""
 
 HOST = "www.example.com"
 LARGE_BYTES = 10_000_000
@@ -41,6 +44,7 @@ class Row:
         close: every request on a connection of its own.
         body_bytes: size of the answer where that is what costs; then unfinished answers count by their bytes.
         targets: highest ratio to each peer that we want.
+        way: to which port it goes. What does not go to the first one is measured at full load only.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Row:
     close: bool = False
     body_bytes: int | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
+    way: Way = "http"
 
 
 def same_heads() -> list[bytes]:
@@ -305,6 +310,40 @@ ROWS = (
         connections=8,
         body_bytes=LARGE_BYTES,
         targets={"haproxy": 1.0},
+    ),
+    Row(
+        "tls",
+        "small GET, keep-alive, HTTPS",
+        "As keepalive inside of TLS 1.3, ECDSA P-256.",
+        same_heads,
+        targets={"haproxy": 2.0},
+        way="https",
+    ),
+    Row(
+        "handshake",
+        "small GET, HTTPS, a full handshake each",
+        "As connect inside of TLS 1.3, ECDSA P-256; our own client, which resumes no session as wrk does.",
+        closing_heads,
+        close=True,
+        targets={"haproxy": 1.2},
+        way="https",
+    ),
+    Row(
+        "tcp",
+        "10 MB through TCP",
+        "As large, through a listener that reads nothing of it.",
+        large_heads,
+        connections=8,
+        body_bytes=LARGE_BYTES,
+        targets={"haproxy": 0.6},
+        way="tcp",
+    ),
+    Row(
+        "echo",
+        "small pieces through TCP",
+        "As keepalive, through a listener that reads nothing of it: 45 bytes there, about 290 back.",
+        same_heads,
+        way="tcp",
     ),
 )
 """In the order of the report."""

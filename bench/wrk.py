@@ -56,7 +56,8 @@ def run_wrk(program: str, row: Row, requests: Path, port: int, seconds: float, s
     """
     command = [program, "-t", "1", "-c", str(row.connections), "-d", f"{max(round(seconds), 1)}s"]
     command += ["--timeout", "10s", "--latency", "-s", str(SCRIPT)]
-    command += [f"http://127.0.0.1:{port}", "--", str(requests), str(skip)]
+    scheme = "https" if row.way == "https" else "http"
+    command += [f"{scheme}://127.0.0.1:{port}", "--", str(requests), str(skip)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
     return read_totals(done.stdout, done.stderr, row)
 

@@ -11,6 +11,7 @@ import socket
 from dataclasses import dataclass
 
 from lbproc.config.model import Config
+from lbproc.net.tls.tickets import SharedTickets
 from lbproc.shm.table import Table
 from lbproc.telemetry.log import ErrorLog
 from lbproc.telemetry.sink import Sink
@@ -57,6 +58,9 @@ class WorkerBoot:
         generation: of the configuration.
         kept_addresses: of listening sockets that somebody outside of lbproc holds as well: what is queued on
             them outlives all of us.
+        removed: addresses that went with the last reload, where something may still be queued.
+        former: the configuration before it, if there are any.
+        tickets: what the keys of session tickets follow from; None: OpenSSL makes its own.
     """
 
     slot: Slot
@@ -72,6 +76,9 @@ class WorkerBoot:
     access_log: Sink | None
     generation: int
     kept_addresses: frozenset[Address] = frozenset()
+    removed: tuple[InheritedListener, ...] = ()
+    former: Config | None = None
+    tickets: SharedTickets | None = None
 
 
 @dataclass(frozen=True, slots=True)

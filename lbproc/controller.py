@@ -18,6 +18,7 @@ from lbproc.admin.endpoints import Endpoints
 from lbproc.admin.metrics import BackendRow, TableMetrics
 from lbproc.admin.server import AdminServer
 from lbproc.boot import ControllerBoot
+from lbproc.config.certified import certified
 from lbproc.config.model import Config
 from lbproc.config.sealed import unseal
 from lbproc.core.control.membership import host_names, published_names
@@ -90,6 +91,15 @@ class _Succession:
             self.error_log = None
 
 
+def _limited_listeners(config: Config) -> tuple[str, ...]:
+    """Those that count their connections."""
+    return tuple(
+        name
+        for name, listener in config.listeners.items()
+        if listener.limits or listener.max_connections is not None
+    )
+
+
 class Controller:
     """The wiring of the controller.
 
@@ -105,12 +115,12 @@ class Controller:
         self._channel_end = boot.channel
         self._checking = Checking(self._view, boot.config, boot.generation, self._log)
         self._backends: tuple[BackendRow, ...] = ()
+        self._certificates = tuple(certified(boot.config))
+        self._limited = _limited_listeners(boot.config)
         self._epoch = -1
         self._names_epoch = 0
         self._resolver = Resolver((), self._tell_resolved, self._log, lookup)
         self._endpoints: Endpoints | None = None
-        self._config = boot.config
-        self._generation = boot.generation
         self._next: _Succession | None = None
 
     async def main(self) -> int:
@@ -143,7 +153,13 @@ class Controller:
         boot = self._boot
         assert boot.admin_socket is not None
         assert boot.config.admin is not None
-        metrics = TableMetrics(self._view.reader, self._current_backends, checks=self._checking.counts)
+        metrics = TableMetrics(
+            self._view.reader,
+            self._current_backends,
+            checks=self._checking.counts,
+            certificates=lambda: self._certificates,
+            listeners=lambda: self._limited,
+        )
         endpoints = self._endpoints = Endpoints(self._view.reader, metrics.render, boot.config.admin.token)
         boot.admin_socket.setblocking(False)
         listening = trio.socket.from_stdlib_socket(boot.admin_socket)
@@ -223,7 +239,8 @@ class Controller:
         try:
             await succession.take(message, descriptors)
             resolved = await self._resolver.learn(host_names(succession.config))
-            await self._checking.rehearse(succession.config, resolved)
+            if self._next is succession:
+                await self._checking.rehearse(succession.config, message.generation, resolved)
         except Exception as error:
             self._abandon(message.generation)
             if not isinstance(error, LbprocError):
@@ -233,17 +250,18 @@ class Controller:
             return
         if self._next is succession:
             await self._tell(Prepared(message.generation))
-        else:  # abandoned meanwhile
+        else:  # abandoned meanwhile; the next one may be under way
             succession.close()
-            self._checking.move(self._config, self._generation)
+            self._checking.forget(message.generation)
 
     async def _follow(self, generation: int) -> None:
         succession = self._next
         if succession is None or succession.generation != generation:
             return  # the supervisor sees that this controller does not follow
         self._next = None
-        config = self._config = succession.config
-        self._generation = generation
+        config = succession.config
+        self._certificates = tuple(certified(config))
+        self._limited = _limited_listeners(config)
         self._checking.move(config, generation)
         if self._endpoints is not None and config.admin is not None:
             self._endpoints.change_token(config.admin.token)
@@ -255,4 +273,4 @@ class Controller:
         if self._next is not None and self._next.generation == generation:
             self._next.close()
             self._next = None
-            self._checking.move(self._config, self._generation)
+            self._checking.forget(generation)

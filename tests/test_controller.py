@@ -265,6 +265,34 @@ async def test_what_cannot_be_read_is_refused_and_what_is_abandoned_is_not_follo
         os.close(descriptor)
 
 
+async def test_what_is_abandoned_while_names_are_looked_up_is_not_rehearsed(
+    make_scene: Callable[..., Scene],
+) -> None:
+    scene = make_scene()
+    tables = scene.config.model_dump(mode="python", include={"listeners"})
+    pools = {"web": {"backends": ["slow.test:80", "127.0.0.1:9"], "health": {"check": "tcp"}}}
+    slow = Config.model_validate({**tables, "admin": {"bind": "127.0.0.1:0"}, "pools": pools})
+    memories = sealed(slow), sealed(scene.config)
+    answered = trio.Event()
+
+    async def look_up(name: TcpAddress) -> Sequence[TcpAddress]:
+        await answered.wait()
+        return []
+
+    scene.lookup = look_up  # type: ignore[method-assign]
+    async with scene.running():
+        row = scene.view.ensure_row("web", "127.0.0.1:9")
+        scene.channel.send(prepare(2), [memories[0]])
+        scene.channel.send(Abandon(2))
+        assert await say(scene, prepare(3), memories[1]) == Prepared(3)
+        answered.set()
+        assert await say(scene, Follow(3)) == Following(3)
+        await trio.testing.wait_all_tasks_blocked()
+        assert scene.view.reader.checks(row).checked_at == 0
+    for memory in memories:
+        os.close(memory)
+
+
 async def test_it_leaves_when_the_supervisor_is_gone(scene: Scene) -> None:
     async with scene.running():
         scene.channel.close()

@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from lbproc import __version__
+from lbproc.config.certified import Certified
 from lbproc.core.health import CheckCounts
 from lbproc.shm.clock import monotonic_ns
 from lbproc.shm.views import (
@@ -28,6 +29,7 @@ from lbproc.shm.views import (
     ColumnState,
     ProcessState,
     Reader,
+    Refusal,
     Role,
     RowChecks,
     RowStatus,
@@ -67,10 +69,29 @@ class _Backend:
 class _Snapshot:
     """The table at one time; read once for all metrics of a scrape."""
 
-    __slots__ = ("backends", "checks", "created_at", "generation", "panics", "totals", "workers")
+    __slots__ = (
+        "backends",
+        "certificates",
+        "checks",
+        "created_at",
+        "generation",
+        "listeners",
+        "panics",
+        "totals",
+        "workers",
+    )
 
-    def __init__(self, reader: Reader, places: Sequence[BackendRow], checks: Sequence[CheckCounts]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        places: Sequence[BackendRow],
+        checks: Sequence[CheckCounts],
+        certificates: Sequence[Certified],
+        listeners: Iterable[str],
+    ) -> None:
+        self.listeners = reader.listeners(listeners)
         self.checks = checks
+        self.certificates = certificates
         self.panics = {
             pool: reader.panic(index)
             for pool, index in {place.pool: place.pool_index for place in places}.items()
@@ -120,6 +141,11 @@ def _total(counter: WorkerCounter, snapshot: _Snapshot) -> Iterator[Sample]:
 def _client_responses(snapshot: _Snapshot) -> Iterator[Sample]:
     for leading in range(5):
         yield (f"{leading + 1}xx",), snapshot.totals[WorkerCounter.RESPONSES_1XX + leading]
+
+
+def _datagrams(snapshot: _Snapshot) -> Iterator[Sample]:
+    yield ("in",), snapshot.totals[WorkerCounter.DATAGRAMS_IN]
+    yield ("out",), snapshot.totals[WorkerCounter.DATAGRAMS_OUT]
 
 
 def _workers(snapshot: _Snapshot) -> Iterator[Sample]:
@@ -206,6 +232,31 @@ def _backend_admin(snapshot: _Snapshot) -> Iterator[Sample]:
             yield (*backend.labels, state.name.lower()), backend.status.admin is state
 
 
+def _listener_connections(snapshot: _Snapshot) -> Iterator[Sample]:
+    for name, counts in snapshot.listeners.items():
+        yield (name,), counts.open
+
+
+def _refused(snapshot: _Snapshot) -> Iterator[Sample]:
+    for name, counts in snapshot.listeners.items():
+        for refusal in Refusal:
+            if refusal is not Refusal.ADMITTED:
+                yield (name, refusal.name.lower()), counts.refused[refusal]
+
+
+def _not_counted(snapshot: _Snapshot) -> Iterator[Sample]:
+    for name, counts in snapshot.listeners.items():
+        yield (name,), counts.refused[Refusal.ADMITTED]
+
+
+def _certificate_ends(snapshot: _Snapshot) -> Iterator[Sample]:
+    ends = {
+        (one.listener, one.pool, one.names[0], one.cert.path): one.cert.facts.not_after
+        for one in snapshot.certificates
+    }
+    yield from ends.items()
+
+
 def _client_counter(name: str, counter: WorkerCounter, text: str) -> DescribedMetric:
     return DescribedMetric("counter", name, text, partial(_total, counter))
 
@@ -248,13 +299,68 @@ METRICS = (
         ("slot",),
     ),
     DescribedMetric(
-        "gauge", "lbproc_tunnels", "Upgraded connections under way.", partial(_total, WorkerCounter.TUNNELS)
+        "gauge",
+        "lbproc_tunnels",
+        "Connections that are relayed as they are: upgraded ones, TCP, TLS that is passed through.",
+        partial(_total, WorkerCounter.TUNNELS),
     ),
     _client_counter("lbproc_client_connections_total", WorkerCounter.ACCEPTED, "Connections accepted."),
     _client_counter(
         "lbproc_client_connections_handed_over_total",
         WorkerCounter.HANDED_OVER,
         "Connections that the worker which accepted them gave to one with fewer.",
+    ),
+    _client_counter(
+        "lbproc_tls_handshakes_total", WorkerCounter.TLS_HANDSHAKES, "Full TLS handshakes with clients."
+    ),
+    _client_counter(
+        "lbproc_tls_resumed_total", WorkerCounter.TLS_RESUMED, "TLS sessions that clients resumed."
+    ),
+    _client_counter(
+        "lbproc_tls_failed_total",
+        WorkerCounter.TLS_FAILED,
+        "Connections that ended before TLS was there: what came was none, or not good.",
+    ),
+    DescribedMetric(
+        "counter",
+        "lbproc_datagrams_total",
+        "Datagrams that were sent on, by `direction`: `in` to backends, `out` to clients.",
+        _datagrams,
+        ("direction",),
+    ),
+    _client_counter(
+        "lbproc_datagrams_refused_total",
+        WorkerCounter.DATAGRAMS_REFUSED,
+        "Datagrams of clients that were dropped: over a limit, no backend, no good PROXY header, or at a "
+        "listener that ends.",
+    ),
+    _client_counter(
+        "lbproc_datagrams_lost_total",
+        WorkerCounter.DATAGRAMS_LOST,
+        "Datagrams that could not be sent on for lack of room or of a way; refused ones do not count here.",
+    ),
+    DescribedMetric(
+        "gauge",
+        "lbproc_listener_connections",
+        "Connections of a listener that has `max_connections` or `limits`, over all workers.",
+        _listener_connections,
+        ("listener",),
+    ),
+    DescribedMetric(
+        "counter",
+        "lbproc_refused_connections_total",
+        "Connections that such a listener refused, by `reason`: `max_connections`, `connections` and "
+        "`new_connections` of a limit, `keys_full` (`max_keys` are in use and `when_full` is refuse), "
+        "`ledger_full` (the worker holds as much as it can).",
+        _refused,
+        ("listener", "reason"),
+    ),
+    DescribedMetric(
+        "counter",
+        "lbproc_uncounted_connections_total",
+        "Connections that were let in past a limit because `max_keys` are in use and `when_full` is admit.",
+        _not_counted,
+        ("listener",),
     ),
     _client_counter("lbproc_client_requests_total", WorkerCounter.REQUESTS, "Requests taken."),
     DescribedMetric(
@@ -281,7 +387,11 @@ METRICS = (
     _client_counter(
         "lbproc_defects_total", WorkerCounter.DEFECTS, "Connections ended by a defect of lbproc."
     ),
-    _backend_counter("lbproc_requests_total", BackendCounter.REQUESTS, "Requests sent to a backend."),
+    _backend_counter(
+        "lbproc_requests_total",
+        BackendCounter.REQUESTS,
+        "Requests, and connections that are relayed, sent to a backend.",
+    ),
     DescribedMetric(
         "counter",
         "lbproc_responses_total",
@@ -334,7 +444,7 @@ METRICS = (
     DescribedMetric(
         "gauge",
         "lbproc_in_flight",
-        "Requests and tunnels under way to a backend, over all workers.",
+        "Requests, tunnels and relayed connections under way to a backend, over all workers.",
         _backend_in_flight,
         _BACKEND,
     ),
@@ -387,6 +497,14 @@ METRICS = (
         _backend_admin,
         (*_BACKEND, "state"),
     ),
+    DescribedMetric(
+        "gauge",
+        "lbproc_certificate_not_after_seconds",
+        "When a certificate expires, as seconds since 1970. `name` is the first host that it is for; "
+        "`listener` is empty for one that is shown to backends, `pool` for all others.",
+        _certificate_ends,
+        ("listener", "pool", "name", "file"),
+    ),
 )
 
 
@@ -398,6 +516,8 @@ class TableMetrics(Collector):
         backends: gives the backends that there are now.
         clock: monotonic nanoseconds.
         checks: gives what active checks came to.
+        certificates: gives those in force.
+        listeners: gives the names of those that limit connections.
     """
 
     def __init__(
@@ -406,10 +526,14 @@ class TableMetrics(Collector):
         backends: Callable[[], Sequence[BackendRow]],
         clock: Callable[[], int] = monotonic_ns,
         checks: Callable[[], Sequence[CheckCounts]] = tuple,
+        certificates: Callable[[], Sequence[Certified]] = tuple,
+        listeners: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._reader = reader
         self._backends = backends
         self._checks = checks
+        self._certificates = certificates
+        self._listeners = listeners
         self._clock = clock
         self._kept = b""
         self._kept_until = -1
@@ -422,7 +546,9 @@ class TableMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of this moment."""
-        snapshot = _Snapshot(self._reader, self._backends(), self._checks())
+        snapshot = _Snapshot(
+            self._reader, self._backends(), self._checks(), self._certificates(), self._listeners()
+        )
         for metric in METRICS:
             kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
             family = kind(metric.name, metric.help, labels=metric.labels)

@@ -14,8 +14,9 @@ import click
 
 from lbproc.cli.options import config_option, find_control_socket, socket_option
 from lbproc.cli.reload import ask_to_reload
+from lbproc.cli.warning import print_warnings
 from lbproc.config.diff import diff
-from lbproc.config.load import FILE_NAME, find_config, load_config
+from lbproc.config.load import FILE_NAME, check_config, find_config, load_config
 from lbproc.config.problem import Problem, UnusableConfigError
 from lbproc.config.reference import render_markdown, render_text
 from lbproc.config.schema import render_schema
@@ -38,21 +39,27 @@ def check(context: click.Context, config_path: Path | None, *, as_json: bool) ->
     """Says all that is wrong with a configuration, or that nothing is.
 
     Every problem is one line: file, line, key, what is wrong, what would be right. Exit status 2 if there
-    is any.
+    is any. Warnings, such as of a certificate that expires soon, leave it at 0.
     """
     try:
         path = _path(config_path)
-        config = load_config(path, os.environ)
+        checked = check_config(path, os.environ)
     except UnusableConfigError as error:
         if not as_json:
             raise
-        click.echo(json.dumps({"ok": False, "problems": [_as_json(problem) for problem in error.found]}))
+        problems = [_as_json(problem) for problem in error.found]
+        click.echo(json.dumps({"ok": False, "problems": problems, "warnings": []}))
         context.exit(UNUSABLE)
+    config = checked.config
     backends = sum(len(pool.backends) for pool in config.pools.values())
     if as_json:
         totals = {"listeners": len(config.listeners), "pools": len(config.pools), "backends": backends}
-        click.echo(json.dumps({"ok": True, "file": str(path), **totals, "problems": []}))
+        warnings = [_as_json(warning) for warning in checked.warnings]
+        click.echo(
+            json.dumps({"ok": True, "file": str(path), **totals, "problems": [], "warnings": warnings})
+        )
     else:
+        print_warnings(checked.warnings)
         click.echo(
             f"{shown(path)}: ok, {count(len(config.listeners), 'listener')}, {count(backends, 'backend')}"
         )

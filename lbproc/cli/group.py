@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("lbproc.cli.config:check", "Say all that is wrong with a configuration."),
     "config": ("lbproc.cli.config:config", "Look at a configuration as lbproc understands it."),
     "init": ("lbproc.cli.config:init", "Write a configuration to start from."),
+    "cert": ("lbproc.cli.cert:cert", "Make a certificate to begin with."),
     "status": ("lbproc.cli.status:status", "Show the workers and backends of the running lbproc."),
     "drain": ("lbproc.cli.drain:drain", "Give a backend no new requests."),
     "ready": ("lbproc.cli.drain:ready", "Give a backend requests again."),

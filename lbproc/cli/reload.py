@@ -15,6 +15,7 @@ import click
 
 from lbproc.cli.client import ask
 from lbproc.cli.options import config_option, find_control_socket, socket_option
+from lbproc.cli.warning import print_warnings
 from lbproc.core.control.messages import ReloadRequest
 from lbproc.types import Seconds
 
@@ -44,6 +45,8 @@ def reload(
     """
     socket = find_control_socket(socket_path, config_path, os.environ, Path.cwd())
     body = ask_to_reload(socket, file, dry_run=dry_run)
+    if not as_json:
+        print_warnings(body.get("warnings", ()))
     click.echo(json.dumps(body, indent=2) if as_json else render_reload(body))
 
 

@@ -12,7 +12,8 @@ import click
 
 from lbproc import supervisor
 from lbproc.cli.options import config_option
-from lbproc.config.load import find_config, load_config
+from lbproc.cli.warning import print_warnings
+from lbproc.config.load import check_config, find_config
 
 
 @click.command()
@@ -31,5 +32,7 @@ def run(ctx: click.Context, config_path: Path | None, workers: int | None) -> No
     SIGQUIT stops it at once; SIGHUP reloads the configuration; SIGUSR1 reopens the logs.
     """
     path = config_path or find_config(os.environ, Path.cwd())
-    config = load_config(path, os.environ)
-    ctx.exit(supervisor.run(config, path, workers=workers))
+    checked = check_config(path, os.environ)
+    if checked.config.log.error != "stderr":  # they are logged, and need not be there twice
+        print_warnings(checked.warnings)
+    ctx.exit(supervisor.run(checked.config, path, workers=workers, warnings=checked.warnings))

@@ -16,8 +16,11 @@ import click
 
 from lbproc.cli.client import ask
 from lbproc.cli.options import config_option, find_control_socket, socket_option
+from lbproc.config.certified import date, listed_names
 from lbproc.core.control.messages import StatusRequest
 from lbproc.types import Seconds
+
+_SOON = 30  # days
 
 SPANS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
@@ -67,6 +70,8 @@ def render_status(body: dict[str, Any]) -> str:
     lines = [_headline(body), "", *_workers(body["workers"])]
     for name, pool in body["pools"].items():
         lines += ["", *_pool(name, pool)]
+    if certificates := body.get("certificates"):
+        lines += ["", *_certificates(certificates)]
     return "\n".join(lines)
 
 
@@ -84,6 +89,18 @@ def _workers(workers: Iterable[dict[str, Any]]) -> list[str]:
     keys = ("slot", "pid", "state", "connections", "requests", "restarts")
     heads = ("WORKER", "PID", "STATE", "CONNECTIONS", "REQUESTS", "RESTARTS")
     return table(heads, [_cells(worker, keys) for worker in workers])
+
+
+def _certificates(certificates: Iterable[dict[str, Any]]) -> list[str]:
+    """The certificates, those that expire first before the others."""
+    heads = ("CERTIFICATE", "KEY", "OF", "EXPIRES", "DAYS LEFT")
+    rows = []
+    for one in sorted(certificates, key=lambda one: float(one["not_after"])):
+        whose = f"listener {one['listener']}" if one["listener"] else f"pool {one['pool']}"
+        days = one["days_left"]
+        left = "EXPIRED" if days < 0 else f"{days} !" if days < _SOON else str(days)
+        rows.append((listed_names(tuple(one["names"])), one["key_kind"], whose, date(one["not_after"]), left))
+    return table(heads, rows)
 
 
 def _pool(name: str, pool: dict[str, Any]) -> list[str]:

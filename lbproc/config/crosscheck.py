@@ -7,23 +7,27 @@ Owns all rules that look at more than one key. They look at the merged document,
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from lbproc.config.document import Document, list_in, names_in
 from lbproc.config.health_rules import health_rules
+from lbproc.config.limit_rules import limit_rules
 from lbproc.config.model import MatchConfig, RouteConfig, RuntimeConfig
 from lbproc.config.outlier_rules import outlier_rules
-from lbproc.config.place import BindAddress, SocketPath, Surroundings, TargetAddress
+from lbproc.config.place import BindAddress, Surroundings, TargetAddress
+from lbproc.config.pool_rules import pool_rules
+from lbproc.config.protocol_rules import protocol_rules
 from lbproc.config.retry_rules import retry_rules
 from lbproc.config.shadow import shadowed
+from lbproc.config.tls_rules import tls_rules
 from lbproc.config.values import NAME_REMEDY, is_name
 from lbproc.config.wording import KeyPath, dotted, nearest, quote
-from lbproc.types import Address, TcpAddress, UnixAddress
+from lbproc.types import Address, TcpAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from lbproc.config.problem import Problem
     from lbproc.config.source import Source
@@ -34,11 +38,8 @@ OTHER_COLUMNS: Final = 3
 MOST_NAMES_COMPARED: Final = 50
 """Names that a missing one is compared with. The first ones do, and a hostile file has many."""
 
-_Value = TypeVar("_Value")
-
 _BIND: Final[TypeAdapter[Address]] = TypeAdapter(BindAddress)
 _TARGET: Final[TypeAdapter[Address]] = TypeAdapter(TargetAddress)
-_SOCKET: Final[TypeAdapter[Path]] = TypeAdapter(SocketPath)
 _MATCH: Final = TypeAdapter(MatchConfig)
 _RUNTIME: Final = TypeAdapter(RuntimeConfig)
 _ROUTE_KEYS: Final = RouteConfig.model_fields.keys()
@@ -46,76 +47,19 @@ _ROUTE_KEYS: Final = RouteConfig.model_fields.keys()
 
 def crosscheck(source: Source, around: Surroundings) -> list[Problem]:
     """Applies every rule; gives what they find, in no order."""
-    document = _Document(source, around)
+    document = Document(source, around)
     return [problem for rule in _RULES for problem in rule(document)]
 
 
-class _Document:
-    """The merged document, read leniently: what has another type than it should is not there."""
-
-    def __init__(self, source: Source, around: Surroundings) -> None:
-        self.problem = source.problem
-        self.place = source.place
-        self.listeners = dict(_tables(source.document.get("listeners")))
-        self.pools = dict(_tables(source.document.get("pools")))
-        self.pool_names = dict.fromkeys(_names(source.document.get("pools")))
-        self.raw = source.document
-        self._around = around
-
-    def read(self, kind: TypeAdapter[_Value], value: object) -> _Value | None:
-        """A value in its finished form, or None if it is wrong in itself."""
-        try:
-            return kind.validate_python(value, context=self._around)
-        except ValidationError:
-            return None
-
-    def at(self, path: KeyPath) -> str:
-        """A key with its place, for a message about another one."""
-        file, line = self.place(path)
-        return f"{dotted(path)} ({file}:{line})"
-
-    def routes(self, listener: str) -> list[dict[str, Any]]:
-        """The routes of a listener; what is no table counts as an empty one, so that places stay right."""
-        routes = self.listeners[listener].get("routes")
-        return (
-            [route if isinstance(route, dict) else {} for route in routes] if isinstance(routes, list) else []
-        )
-
-    def binds(self) -> Iterator[tuple[KeyPath, Address]]:
-        """Every address that is listened on, and its path."""
-        for name, listener in self.listeners.items():
-            yield from self._addresses(("listeners", name, "bind"), listener.get("bind"))
-        admin = self.raw.get("admin")
-        if isinstance(admin, dict):
-            yield from self._addresses(("admin", "bind"), admin.get("bind"))
-        runtime = self.raw.get("runtime")
-        if (
-            isinstance(runtime, dict)
-            and (path := self.read(_SOCKET, runtime.get("control_socket"))) is not None
-        ):
-            yield ("runtime", "control_socket"), UnixAddress(str(path))
-
-    def _addresses(self, path: KeyPath, value: object) -> Iterator[tuple[KeyPath, Address]]:
-        """The addresses of one ``bind``."""
-        elements = (
-            [((*path, place), one) for place, one in enumerate(value)]
-            if isinstance(value, list)
-            else [(path, value)]
-        )
-        for where, element in elements:
-            if (address := self.read(_BIND, element)) is not None:
-                yield where, address
-
-
-def _names_read(document: _Document) -> Iterator[Problem]:
-    """Names of listeners and pools can be typed, logged, and split from what follows a slash."""
-    for table in ("listeners", "pools"):
-        for name in _names(document.raw.get(table)):
+def _names_read(document: Document) -> Iterator[Problem]:
+    """Names of listeners, pools and limits can be typed, logged, and split from what follows a slash."""
+    for table in ("listeners", "pools", "limits"):
+        for name in names_in(document.raw.get(table)):
             if not is_name(name):
                 yield document.problem((table, name), f"{quote(name)} is not a name", NAME_REMEDY)
 
 
-def _something_listens(document: _Document) -> Iterator[Problem]:
+def _something_listens(document: Document) -> Iterator[Problem]:
     """There is a listener at all."""
     if document.raw.get("listeners") == {}:
         yield document.problem(
@@ -123,10 +67,10 @@ def _something_listens(document: _Document) -> Iterator[Problem]:
         )
 
 
-def _listeners_lead_somewhere(document: _Document) -> Iterator[Problem]:
+def _listeners_lead_somewhere(document: Document) -> Iterator[Problem]:
     """A listener has a pool or a route, else it answers 404 to all."""
     for name, listener in document.listeners.items():
-        if "pool" not in listener and not listener.get("routes"):
+        if "pool" not in listener and not listener.get("routes") and not listener.get("redirect_https"):
             yield document.problem(
                 ("listeners", name, "pool"),
                 "is missing, and there are no routes",
@@ -134,12 +78,16 @@ def _listeners_lead_somewhere(document: _Document) -> Iterator[Problem]:
             )
 
 
-def _pools_exist(document: _Document) -> Iterator[Problem]:
+def _pools_exist(document: Document) -> Iterator[Problem]:
     """Every pool that is named is there."""
     for name, listener in document.listeners.items():
         named: list[tuple[KeyPath, object]] = [(("listeners", name, "pool"), listener.get("pool"))]
         for place, route in enumerate(document.routes(name)):
             named.append((("listeners", name, "routes", place, "pool"), route.get("pool")))
+        named += [
+            (("listeners", name, "tls", "passthrough", host), pool)
+            for host, pool in document.passed_through(name)
+        ]
         for path, pool in named:
             if isinstance(pool, str) and pool not in document.pool_names:
                 right = _existing_pool(pool, tuple(document.pool_names)[:MOST_NAMES_COMPARED])
@@ -156,24 +104,25 @@ def _existing_pool(pool: str, known: tuple[str, ...]) -> str:
     return f'add [{dotted(("pools", pool))}] with backends = ["10.0.0.1:8000"]'
 
 
-def _binds_differ(document: _Document) -> Iterator[Problem]:
+def _binds_differ(document: Document) -> Iterator[Problem]:
     """No two keys listen on the same address, and none on one that another has taken with all others."""
-    seen: dict[Address, KeyPath] = {}
-    wildcards: dict[tuple[bool, int], KeyPath] = {}
-    literals: dict[tuple[bool, int], KeyPath] = {}
+    seen: dict[tuple[bool, Address], KeyPath] = {}
+    wildcards: dict[tuple[bool, bool, int], KeyPath] = {}
+    literals: dict[tuple[bool, bool, int], KeyPath] = {}
     for path, address in document.binds():
-        other = seen.get(address)
+        is_udp = path[0] == "listeners" and document.protocol(str(path[1])) == "udp"  # has ports of its own
+        other = seen.get((is_udp, address))
         if isinstance(address, TcpAddress) and address.port != 0:
-            group = (":" in address.host, address.port)
+            group = (is_udp, ":" in address.host, address.port)
             is_wildcard = ip_address(address.host).is_unspecified
             other = other or wildcards.get(group) or (literals.get(group) if is_wildcard else None)
             (wildcards if is_wildcard else literals).setdefault(group, path)
         elif isinstance(address, TcpAddress):
             continue  # any free port: a different one each time
         if other is None:
-            seen[address] = path
+            seen[is_udp, address] = path
             continue
-        same = "is" if seen.get(address) == other else "overlaps"
+        same = "is" if seen.get((is_udp, address)) == other else "overlaps"
         yield document.problem(
             path,
             f"{quote(str(address))} {same} the address of {document.at(other)}",
@@ -181,7 +130,7 @@ def _binds_differ(document: _Document) -> Iterator[Problem]:
         )
 
 
-def _admin_is_guarded(document: _Document) -> Iterator[Problem]:
+def _admin_is_guarded(document: Document) -> Iterator[Problem]:
     """An admin listener that other machines can reach asks for a token."""
     admin = document.raw.get("admin")
     if not isinstance(admin, dict) or "token" in admin:
@@ -195,7 +144,7 @@ def _admin_is_guarded(document: _Document) -> Iterator[Problem]:
         )
 
 
-def _route_names_differ(document: _Document) -> Iterator[Problem]:
+def _route_names_differ(document: Document) -> Iterator[Problem]:
     """Routes of a listener have different names; one without a name is named by its place."""
     for listener in document.listeners:
         seen: dict[str, KeyPath] = {}
@@ -212,7 +161,7 @@ def _route_names_differ(document: _Document) -> Iterator[Problem]:
             seen.setdefault(name, path)
 
 
-def _routes_are_reached(document: _Document) -> Iterator[Problem]:
+def _routes_are_reached(document: Document) -> Iterator[Problem]:
     """Every route can be taken by some request."""
     for listener in document.listeners:
         matches = [
@@ -232,12 +181,12 @@ def _routes_are_reached(document: _Document) -> Iterator[Problem]:
             )
 
 
-def _backends_differ(document: _Document) -> Iterator[Problem]:
+def _backends_differ(document: Document) -> Iterator[Problem]:
     """Backends of a pool have different addresses and different names."""
     for pool, table in document.pools.items():
         names: dict[str, KeyPath] = {}
         addresses: dict[str, KeyPath] = {}
-        for place, backend in enumerate(_list(table.get("backends"))):
+        for place, backend in enumerate(list_in(table.get("backends"))):
             path: KeyPath = ("pools", pool, "backends", place)
             given = backend if isinstance(backend, dict) else {"address": backend}
             address = document.read(_TARGET, given.get("address"))
@@ -258,7 +207,7 @@ def _backends_differ(document: _Document) -> Iterator[Problem]:
                 names[name] = path
 
 
-def _hash_key_is_used(document: _Document) -> Iterator[Problem]:
+def _hash_key_is_used(document: Document) -> Iterator[Problem]:
     """``ip_hash`` looks at the client's address and nothing else."""
     for pool, table in document.pools.items():
         if table.get("policy") == "ip_hash" and table.get("hash_key", "client_ip") != "client_ip":
@@ -269,12 +218,12 @@ def _hash_key_is_used(document: _Document) -> Iterator[Problem]:
             )
 
 
-def _table_has_room(document: _Document) -> Iterator[Problem]:
+def _table_has_room(document: Document) -> Iterator[Problem]:
     """Workers and backends fit into the shared table."""
     runtime = document.read(_RUNTIME, document.raw.get("runtime", {}))
     if runtime is None:
         return
-    backends = sum(len(_list(table.get("backends"))) for table in document.pools.values())
+    backends = sum(len(list_in(table.get("backends"))) for table in document.pools.values())
     if backends > runtime.max_backends:
         what = f"is {runtime.max_backends}, and the pools have {backends} backends"
         yield document.problem(("runtime", "max_backends"), what, f"write at least {backends}")
@@ -286,7 +235,7 @@ def _table_has_room(document: _Document) -> Iterator[Problem]:
         )
 
 
-_RULES: Final[tuple[Callable[[_Document], Iterator[Problem]], ...]] = (
+_RULES: Final[tuple[Callable[[Document], Iterator[Problem]], ...]] = (
     _names_read,
     _something_listens,
     _listeners_lead_somewhere,
@@ -301,21 +250,8 @@ _RULES: Final[tuple[Callable[[_Document], Iterator[Problem]], ...]] = (
     health_rules,
     retry_rules,
     outlier_rules,
+    protocol_rules,
+    tls_rules,
+    pool_rules,
+    limit_rules,
 )
-
-
-def _tables(value: object) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The tables in a table, by name."""
-    for name, table in value.items() if isinstance(value, dict) else ():
-        if isinstance(table, dict):
-            yield name, table
-
-
-def _names(value: object) -> Iterator[str]:
-    """The names in a table."""
-    yield from value if isinstance(value, dict) else ()
-
-
-def _list(value: object) -> list[Any]:
-    """A list, or an empty one in place of anything else."""
-    return value if isinstance(value, list) else []

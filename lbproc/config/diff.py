@@ -2,7 +2,8 @@
 
 Owns the form of a change, ``dotted.key: old -> new``, the list of keys that are fixed while
 lbproc runs, and how the addresses of two configurations correspond. Values are written as ``config show``
-writes them; of a secret, and of what a check sends, which may hold one, it is said only that it changed.
+writes them; of a secret, and of what a check sends, which may hold one, it is said only that it changed. Of a
+certificate it is said for whom and until when the new one is, of a key nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from lbproc.config.certified import date, listed_names
+from lbproc.config.limits import LimitConfig
 from lbproc.config.model import BackendConfig, Config, PoolConfig, RouteConfig
+from lbproc.config.pem import CertificateFile, KeyFile
 from lbproc.config.secret import Secret
 from lbproc.config.table import Table
+from lbproc.config.tls import CertificateConfig
 from lbproc.config.wording import count, dotted, quote
 from lbproc.types import TcpAddress
 
@@ -85,14 +90,15 @@ def addresses(config: Config) -> dict[AddressIdentity, tuple[str, Address]]:
     """Every address that is listened on, with its listener, by what makes it the same address.
 
     An address is the same also when it has moved to another listener, so that its sockets stay. One with
-    port 0 is known by its listener, and by its place among such ones there.
+    port 0 is known by its listener, and by its place among such ones there. That of UDP is another one.
     """
     found: dict[AddressIdentity, tuple[str, Address]] = {}
     seen: Counter[tuple[str, str]] = Counter()
     for name, listener in config.listeners.items():
         for address in listener.bind:
             is_chosen_by_kernel = isinstance(address, TcpAddress) and address.port == 0
-            key = (name if is_chosen_by_kernel else "", str(address))
+            kind = "udp " if listener.protocol == "udp" else ""
+            key = (name if is_chosen_by_kernel else "", f"{kind}{address}")
             found[*key, seen[key]] = name, address
             seen[key] += 1
     return found
@@ -115,12 +121,20 @@ def _values(path: KeyPath, old: Any, new: Any, old_dump: Any, new_dump: Any) -> 
             return _tables(path, old, new, old_dump, new_dump)
         case dict(), dict():
             return _named(path, old, new, old_dump, new_dump)
-        case tuple(), tuple() if {type(item) for item in (*old, *new)} <= {BackendConfig, RouteConfig}:
-            return _listed_tables(path, old, new, old_dump, new_dump)
         case tuple(), tuple():
-            return _lists(path, old_dump, new_dump)
+            return _sequences(path, old, new, old_dump, new_dump)
         case _:
             return [Change(path, _replaced(old, new, old_dump, new_dump))]
+
+
+def _sequences(path: KeyPath, old: Any, new: Any, old_dump: Any, new_dump: Any) -> list[Change]:  # noqa: ANN401
+    """Lists of tables that have names, of certificates, or of values."""
+    kinds = {type(item) for item in (*old, *new)}
+    if kinds <= {BackendConfig, RouteConfig}:
+        return _listed_tables(path, old, new, old_dump, new_dump)
+    if kinds == {CertificateConfig}:
+        return _certificates(path, old, new, old_dump, new_dump)
+    return _lists(path, old_dump, new_dump)
 
 
 def _unwritten(path: KeyPath, old: object, new: object) -> list[Change]:
@@ -138,13 +152,54 @@ def _replaced(old: object, new: object, old_dump: object, new_dump: object) -> s
     """What became of one value, or of a table that came or went."""
     if isinstance(old, Secret) and isinstance(new, Secret):
         return "another secret"
-    if isinstance(old, Table):
-        return "removed"
-    if isinstance(new, Table):
-        return "added"
+    if isinstance(old, Table) or isinstance(new, Table):
+        return "removed" if isinstance(old, Table) else "added"
+    if isinstance(old, CertificateFile) and isinstance(new, CertificateFile):
+        where = "" if old.path == new.path else f"{_text(old.path)} -> {_text(new.path)}, "
+        return f"{where}certificate replaced: {_certified(new)}"
     if old_dump == new_dump:
-        return f"other content of {_text(new_dump)}"
+        return f"{'another key in' if isinstance(old, KeyFile) else 'other content of'} {_text(new_dump)}"
     return f"{_text(old_dump)} -> {_text(new_dump)}"
+
+
+def _certified(file: CertificateFile) -> str:
+    """For whom a certificate is, and until when."""
+    names = file.facts.names or file.facts.addresses or (file.facts.subject,)
+    return f"{listed_names(names)}, until {date(file.facts.not_after)}"
+
+
+def _certificates(
+    path: KeyPath,
+    old: Sequence[CertificateConfig],
+    new: Sequence[CertificateConfig],
+    old_dump: Sequence[_Dump],
+    new_dump: Sequence[_Dump],
+) -> list[Change]:
+    """Certificates by the file that they stand in. The first one is for clients that name no host."""
+    before = {file: (item, dump) for file, item, dump in zip(_files(old), old, old_dump, strict=True)}
+    after = {file: (item, dump) for file, item, dump in zip(_files(new), new, new_dump, strict=True)}
+    changes = [Change(path, f"removed {_text(file[0])}") for file in before if file not in after]
+    changes += [
+        Change(path, f"added {_text(file[0])}: {_certified(item.cert)}")
+        for file, (item, _) in after.items()
+        if file not in before
+    ]
+    for place, (file, (item, dump)) in enumerate(after.items()):
+        if file in before and before[file][0] != item:
+            changes += _tables((*path, place), before[file][0], item, before[file][1], dump)
+    if [file for file in before if file in after] != [file for file in after if file in before]:
+        changes.append(Change(path, "another order"))
+    return changes
+
+
+def _files(certificates: Sequence[CertificateConfig]) -> list[tuple[str, int]]:
+    """The path of each, and how many before it have the same: one may stand there twice, for other hosts."""
+    seen: Counter[str] = Counter()
+    found = []
+    for certificate in certificates:
+        found.append((certificate.cert.path, seen[certificate.cert.path]))
+        seen[certificate.cert.path] += 1
+    return found
 
 
 def _named(path: KeyPath, old: _Objects, new: _Objects, old_dump: _Dump, new_dump: _Dump) -> list[Change]:
@@ -188,6 +243,8 @@ def _lists(path: KeyPath, old: Sequence[object], new: Sequence[object]) -> list[
 
 def _gist(table: object, dump: _Dump) -> str:
     """What says most of a pool or listener that is new."""
+    if isinstance(table, LimitConfig):
+        return ""
     if isinstance(table, PoolConfig):
         return f", {count(len(table.backends), 'backend')}"
     return f", {_text(dump['bind'])}"

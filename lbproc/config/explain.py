@@ -24,8 +24,7 @@ _ALSO_FOUND: Final = frozenset({"default_factory_not_called"})
 
 
 _ABSENT: Final[dict[Pattern, tuple[str, ...]]] = {
-    (): ("limits", "priorities"),
-    ("listeners", None): ("limits", "max_connections", "proxy_protocol", "tls"),
+    (): ("priorities",),
     ("listeners", None, "routes", None): (
         "limits",
         "mirror",
@@ -44,14 +43,11 @@ _ABSENT: Final[dict[Pattern, tuple[str, ...]]] = {
         "headers",
         "path_regex",
         "query",
-        "sni",
     ),
     ("pools", None): (
         "discovery",
-        "proxy_protocol",
         "queue",
         "sticky",
-        "tls",
     ),
 }
 """Keys that one may well look for in a table and that this version does not have: a guess would mislead."""

@@ -12,10 +12,12 @@ from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from lbproc.config.authorities import Authorities, parse_authorities
 from lbproc.config.match import Method
-from lbproc.config.place import parse_target
+from lbproc.config.place import parse_target, surroundings
+from lbproc.config.secret import Secret, check_secret, fetch_secret, render_secret
 from lbproc.config.table import Table, choice, strings, whole
 from lbproc.config.values import DAY, Switch, parse_span
 from lbproc.config.wording import quote, toml_type, wrong, wrong_type
@@ -106,28 +108,54 @@ def parse_server_name(value: object) -> str:
     return value
 
 
-def parse_headers(value: object) -> dict[str, str]:
-    """Header fields of the request of a check."""
+def parse_headers(value: object, info: ValidationInfo) -> dict[str, str | Secret]:
+    """Header fields of the request of a check. Values that are named and not written here are secrets."""
     right = 'write names and strings such as { X-Probe = "1" }'
     if not isinstance(value, dict):
         raise wrong(f"is {toml_type(value)}, not a table of header fields", right)
-    for name, text in value.items():
+    for name in value:
         if not _TOKEN.fullmatch(name):
             raise wrong(f"{quote(name)} is not the name of a header field", right)
         if name.lower() == "host":
             raise wrong(f"{quote(name)} has a key of its own", 'write host = "app.internal" instead')
         if name.lower() in _FRAMING:
             raise wrong(f"{quote(name)} is set by lbproc itself", "leave it out")
-        if not isinstance(text, str):
-            raise wrong(f"the value of {quote(name)} is {toml_type(text)}, not a string", right)
-        if not _FIELD_VALUE.fullmatch(text):
-            raise wrong(
-                f"the value of {quote(name)} cannot be sent",
-                "write 1 to 4096 visible ASCII characters, with spaces only between them",
-            )
     if len(value) > 50:
         raise wrong(f"holds {len(value)} header fields", "write at most 50")
-    return dict(value)
+    return {name: _header_value(name, given, info) for name, given in value.items()}
+
+
+def _header_value(name: str, given: object, info: ValidationInfo) -> str | Secret:
+    """One value. No message shows it, because it may be a secret that somebody wrote in the wrong place."""
+    if not isinstance(given, str | dict):
+        raise wrong(
+            f"the value of {quote(name)} is {toml_type(given)}, not a string",
+            'write a string such as "1", { env = "NAME" } or { file = "PATH" }',
+        )
+    value: str | Secret = given if isinstance(given, str) else _named_value(name, given, info)
+    if not _FIELD_VALUE.fullmatch(value if isinstance(value, str) else value.reveal()):
+        raise wrong(
+            f"the value of {quote(name)} cannot be sent",
+            "write 1 to 4096 visible ASCII characters, with spaces only between them",
+        )
+    return value
+
+
+def _named_value(name: str, table: dict[str, object], info: ValidationInfo) -> Secret:
+    try:
+        secret = fetch_secret(table, surroundings(info))
+        check_secret(secret)
+    except PydanticCustomError as error:
+        said = error.context or {}
+        raise wrong(f"the value of {quote(name)}: {said['what']}", said["right"]) from None
+    return secret
+
+
+def render_headers(headers: dict[str, str | Secret]) -> dict[str, str | dict[str, str]]:
+    """Header fields as they are written for people: of secrets where they come from."""
+    return {
+        name: value if isinstance(value, str) else render_secret(value) for name, value in headers.items()
+    }
 
 
 def parse_text(value: object, *, noun: str, example: str) -> str:
@@ -225,16 +253,18 @@ class CheckTlsConfig(Table):
 class HealthConfig(Table):
     """Active checks: how it is found out which backends may take traffic."""
 
-    check: Annotated[Literal["http", "tcp", "tls"], choice("a kind of check", "http", "tcp", "tls")] = Field(
-        default="http", description="http: a request; tcp: a connection; tls: a handshake"
+    check: Annotated[
+        Literal["http", "tcp", "tls", "udp"], choice("a kind of check", "http", "tcp", "tls", "udp")
+    ] = Field(
+        default="http", description="http: a request; tcp: a connection; tls: a handshake; udp: a datagram"
     )
     path: CheckPath = Field(
         default="/", description="what is asked for; takes traffic while this is answered well"
     )
     method: Method = Field(default="GET", description="method of the request")
-    headers: Annotated[dict[str, str], PlainValidator(parse_headers)] = Field(
-        default_factory=dict, description="further header fields of the request"
-    )
+    headers: Annotated[
+        dict[str, str | Secret], PlainValidator(parse_headers), PlainSerializer(render_headers)
+    ] = Field(default_factory=dict, description="further header fields of the request; values may be secrets")
     host: Annotated[str, PlainValidator(parse_check_host)] | None = Field(
         default=None, description="Host of the request; default: the backend's address"
     )
@@ -265,12 +295,13 @@ class HealthConfig(Table):
         Annotated[TcpAddress | UnixAddress, PlainValidator(parse_check_address), PlainSerializer(str)] | None
     ) = Field(default=None, description="address that is checked instead of the backend's own")
     tls: CheckTlsConfig | None = Field(
-        default=None, description="http: present: over TLS; tls: how certificates are verified"
+        default=None,
+        description="how http and tls speak TLS; default: as the pool does; else tls verifies by the system",
     )
     send: (
         Annotated[str, PlainValidator(partial(parse_text, noun="a text to send", example='"PING\\r\\n"'))]
         | None
-    ) = Field(default=None, description="tcp and tls: text that is sent first")
+    ) = Field(default=None, description="tcp and tls: text that is sent first; udp: the datagram")
     expect: ExpectConfig = Field(default_factory=ExpectConfig, description="what a good answer looks like")
     initial: Annotated[
         Literal["checking", "up", "down"], choice("a first state", "checking", "up", "down")

@@ -6,7 +6,7 @@ itself. A key at its default is always right, so that what ``config show`` write
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter
 
@@ -17,34 +17,11 @@ from lbproc.types import Address, UnixAddress
 from lbproc.units import render_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import TypeVar
+    from collections.abc import Iterator
 
+    from lbproc.config.document import Document
     from lbproc.config.problem import Problem
     from lbproc.config.wording import KeyPath
-
-    _Value = TypeVar("_Value")
-
-
-class Document(Protocol):
-    """The merged document, read leniently."""
-
-    @property
-    def pools(self) -> Mapping[str, dict[str, Any]]:
-        """The tables of pools, by name."""
-        ...
-
-    def problem(self, path: KeyPath, what: str, right: str) -> Problem:
-        """A problem at the place of a key."""
-        ...
-
-    def at(self, path: KeyPath) -> str:
-        """A key with its place."""
-        ...
-
-    def read(self, kind: TypeAdapter[_Value], value: object) -> _Value | None:
-        """A value in its finished form, or None if it is wrong in itself."""
-        ...
 
 
 _INTERVAL: Final = TypeAdapter[float](Interval)
@@ -58,7 +35,7 @@ _ONLY: Final[dict[str, tuple[str, ...]]] = {
     "headers": ("http",),
     "host": ("http",),
     "liveness_path": ("http",),
-    "send": ("tcp", "tls"),
+    "send": ("tcp", "tls", "udp"),
     "tls": ("http", "tls"),
 }
 """Keys that only some kinds of check look at."""
@@ -77,6 +54,7 @@ def health_rules(document: Document) -> Iterator[Problem]:
             yield from _answers_can_be_judged(document, path, table)
             yield from _certificates_are_looked_at(document, path, table)
             yield from _place_is_one(document, path, table, pool)
+            yield from _datagrams_arrive(document, path, table, pool)
 
 
 def _spans_fit(document: Document, path: KeyPath, table: dict[str, Any]) -> Iterator[Problem]:
@@ -98,7 +76,7 @@ def _spans_fit(document: Document, path: KeyPath, table: dict[str, Any]) -> Iter
 def _keys_are_looked_at(document: Document, path: KeyPath, table: dict[str, Any]) -> Iterator[Problem]:
     """No key is there that the kind of check does not look at."""
     check = table.get("check", "http")
-    if not isinstance(check, str) or check not in {"http", "tcp", "tls"}:
+    if not isinstance(check, str) or check not in {"http", "tcp", "tls", "udp"}:
         return
     for key, kinds in _ONLY.items():
         if check not in kinds and key in table and table[key] != _DEFAULTS.get(key):
@@ -168,4 +146,28 @@ def _place_is_one(
             where = document.at(("pools", path[1], "backends", place))
             yield document.problem(
                 (*path, "port"), f"{quote(str(address))} of {where} has no ports", "leave out port"
+            )
+
+
+def _datagrams_arrive(
+    document: Document, path: KeyPath, table: dict[str, Any], pool: dict[str, Any]
+) -> Iterator[Problem]:
+    """What is asked by a datagram has an IP address."""
+    if table.get("check") != "udp":
+        return
+    right = 'write an address with a port, or check = "tcp"'
+    if "address" in table:
+        address = document.read(_TARGET, table["address"])
+        if isinstance(address, UnixAddress):
+            yield document.problem(
+                (*path, "address"), "is a Unix socket, which takes no datagrams here", right
+            )
+        return
+    backends = pool.get("backends")
+    for place, backend in enumerate(backends if isinstance(backends, list) else ()):
+        given = backend.get("address") if isinstance(backend, dict) else backend
+        if isinstance(found := document.read(_TARGET, given), UnixAddress):
+            where = document.at(("pools", path[1], "backends", place))
+            yield document.problem(
+                (*path, "check"), f"{quote(str(found))} of {where} is a Unix socket", right
             )

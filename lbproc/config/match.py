@@ -1,6 +1,6 @@
-"""What a route's ``match`` may ask of a request: hosts, paths, path prefixes, methods.
+"""What a route's ``match`` may ask: hosts, paths, path prefixes, methods; of a TLS handshake SNI and ALPN.
 
-Owns the notation of the four conditions. How a request is matched belongs to routing.
+Owns the notation of the conditions. How something is matched belongs to routing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from lbproc.config.wording import quote, wrong, wrong_type
 
 _HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # a token, RFC 9110 section 9.1
+_ALPN: Final = re.compile(r"[!-~]{1,255}")  # any bytes, RFC 7301; registered ones are visible ASCII
 _PATH: Final = re.compile(r"/[!\"$-;=@-~]*")  # no controls, space, ?, #, <, > and nothing beyond ASCII
 
 
@@ -76,6 +77,29 @@ def parse_method(value: object) -> str:
     return value
 
 
+def parse_sni(value: object) -> str:
+    """A host that a client names in its handshake, or ``*.`` before one for every name below it."""
+    host = parse_host(value)
+    if host.startswith("[") or re.fullmatch(r"[0-9.]+", host):
+        raise wrong(
+            f"{quote(host)} is an address, and clients name none in a handshake",
+            'write a name such as "db.example.com", or leave it to the pool of the listener',
+        )
+    return host
+
+
+def parse_alpn(value: object) -> str:
+    """A protocol that a client offers in its handshake."""
+    if not isinstance(value, str):
+        raise wrong_type(value, "the name of a protocol", '"h2"')
+    if not _ALPN.fullmatch(value):
+        raise wrong(
+            f"{quote(value)} is not the name of a protocol",
+            'write one such as "h2", "http/1.1" or "postgresql"',
+        )
+    return value
+
+
 def _is_bracketed_ipv6(host: str) -> bool:
     """Whether a host is an IPv6 address in brackets, as it stands in a Host field."""
     try:
@@ -88,3 +112,5 @@ def _is_bracketed_ipv6(host: str) -> bool:
 HostPattern = Annotated[str, PlainValidator(parse_host)]
 PathCondition = Annotated[str, PlainValidator(parse_path_condition)]
 Method = Annotated[str, PlainValidator(parse_method)]
+ServerName = Annotated[str, PlainValidator(parse_sni)]
+Alpn = Annotated[str, PlainValidator(parse_alpn)]

@@ -16,7 +16,8 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lbproc.config.health import HealthConfig
-from lbproc.config.match import HostPattern, Method, PathCondition
+from lbproc.config.limits import LimitConfig, LimitName
+from lbproc.config.match import Alpn, HostPattern, Method, PathCondition, ServerName
 from lbproc.config.outlier import OutlierConfig, PanicThreshold, SlowStart
 from lbproc.config.place import (
     AccessTarget,
@@ -32,6 +33,7 @@ from lbproc.config.policies import POLICIES, PolicyName
 from lbproc.config.retries import RetriesConfig
 from lbproc.config.secret import SecretValue
 from lbproc.config.table import Table, choice, strings, whole
+from lbproc.config.tls import BackendTlsConfig, TlsConfig
 from lbproc.config.values import (
     BackendName,
     BodySize,
@@ -39,6 +41,7 @@ from lbproc.config.values import (
     HashKey,
     HeaderSize,
     HeartbeatTimeout,
+    RedirectPort,
     RouteName,
     Switch,
     Timeout,
@@ -50,6 +53,8 @@ from lbproc.config.wording import toml_type, wrong
 
 HEADER_SIZE: Final = 32 * 1024
 BODY_SIZE: Final = 1024**3
+SESSIONS: Final = 10_000
+"""Of datagrams, where nothing else is said: each is a socket, and anybody can begin any number."""
 
 
 class RuntimeConfig(Table):
@@ -133,6 +138,12 @@ class MatchConfig(Table):
     method: Annotated[tuple[Method, ...], strings("GET")] = Field(
         default=(), description="methods, in upper case"
     )
+    sni: Annotated[tuple[ServerName, ...], strings("db.example.com")] = Field(
+        default=(), description='tls_passthrough: hosts that clients name; "*." as in host'
+    )
+    alpn: Annotated[tuple[Alpn, ...], strings("h2")] = Field(
+        default=(), description="tls_passthrough: protocols of which the client offers one"
+    )
 
 
 class RouteConfig(Table):
@@ -161,14 +172,28 @@ class ListenerConfig(Table):
         description="addresses to listen on: IP:PORT, [IPv6]:PORT or unix:PATH",
         examples=['bind = "0.0.0.0:8080"'],
     )
-    protocol: Annotated[Literal["http"], choice("a protocol of this version", "http")] = Field(
-        default="http", description="what clients speak"
-    )
+    protocol: Annotated[
+        Literal["http", "tcp", "udp", "tls_passthrough"],
+        choice("a protocol", "http", "tcp", "udp", "tls_passthrough"),
+    ] = Field(default="http", description="what clients speak: http, tcp, udp, tls_passthrough")
     pool: Annotated[str, BeforeValidator(parse_pool_reference)] | None = Field(
         default=None, description="where requests go that take no route; without it they get 404"
     )
     trusted_proxies: Annotated[tuple[Network, ...], strings("10.0.0.0/8", least=0)] = Field(
-        default=(), description="networks whose forwarding headers are believed"
+        default=(), description="networks whose forwarding headers and PROXY header are believed"
+    )
+    proxy_protocol: Switch = Field(
+        default=False, description="whether trusted_proxies begin connections with a PROXY header"
+    )
+    tls: TlsConfig | None = Field(default=None, description="absent: clients speak in clear")
+    redirect_https: RedirectPort | None = Field(
+        default=None, description="true or a port: every request is sent to the same URL with https"
+    )
+    limits: Annotated[tuple[LimitName, ...], strings("per_ip", least=0)] = Field(
+        default=(), description="names of limits that hold here"
+    )
+    max_connections: Annotated[int, whole(1, 10_000_000, 50_000)] | None = Field(
+        default=None, description="the most client connections over all workers; udp: sessions, else 10000"
     )
     max_header_size: HeaderSize = Field(default=HEADER_SIZE, description="the largest head of a request")
     max_header_count: Annotated[int, whole(1, 10_000, 100)] = Field(
@@ -185,6 +210,13 @@ class ListenerConfig(Table):
     routes: Annotated[tuple[RouteConfig, ...], BeforeValidator(_as_routes)] = Field(
         default=(), description="which requests go elsewhere than to `pool`"
     )
+
+    @property
+    def most_connections(self) -> int | None:
+        """The most client connections that hold without ``max_connections``, too; None: any number."""
+        if self.max_connections is None and self.protocol == "udp":
+            return SESSIONS
+        return self.max_connections
 
     @field_validator("routes", mode="after")
     @classmethod
@@ -274,6 +306,12 @@ class PoolConfig(Table):
         description="requests and tunnels of a backend that goes down or into maintenance: keep or cut",
     )
     timeouts: PoolTimeouts = Field(default_factory=PoolTimeouts, description="how long a backend may take")
+    tls: BackendTlsConfig | None = Field(
+        default=None, description="present: TLS to the backends; absent: in clear"
+    )
+    proxy_protocol: (
+        Annotated[Literal["v1", "v2"], choice("a version of the PROXY protocol", "v2", "v1")] | None
+    ) = Field(default=None, description="v1 or v2: backends get a PROXY header; absent: none")
     health: HealthConfig | None = Field(
         default=None, description="active checks; absent: none, and all backends are up"
     )
@@ -292,3 +330,4 @@ class Config(Table):
         description="by name: where clients connect", examples=['[listeners.web] with bind = "0.0.0.0:8080"']
     )
     pools: dict[str, PoolConfig] = Field(default_factory=dict, description="by name: where requests go")
+    limits: dict[str, LimitConfig] = Field(default_factory=dict, description="by name: how much is let in")

@@ -17,7 +17,7 @@ from lbproc.units import render_duration
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lbproc.config.health_rules import Document
+    from lbproc.config.document import Document
     from lbproc.config.problem import Problem
 
 _OUTLIER: Final = TypeAdapter(OutlierConfig)

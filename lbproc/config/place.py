@@ -36,6 +36,30 @@ def _refuse_to_read(path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class FileContent:
+    """What was read of a file, and which file it was.
+
+    Args:
+        octets: all of it.
+        mode: its permissions.
+        stamp: differs as soon as the file is another one, or was written to.
+    """
+
+    octets: bytes = field(repr=False)
+    mode: int
+    stamp: Stamp
+
+
+Stamp = tuple[int, int, int, int]
+"""Device, inode, size, and when it was last written to, in nanoseconds."""
+
+
+def _refuse_to_read_pem(path: Path) -> FileContent:
+    """Reads no file, likewise."""
+    raise ValueError(_refuse_to_read(path))
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What lies around the files while they are read.
 
@@ -43,11 +67,13 @@ class Surroundings:
         base: relative paths count from here.
         environ: where ``{ env = "NAME" }`` is looked up.
         read_file: gives the text of a secret's file; raises OSError, or ValueError with what is wrong.
+        read_pem: gives the content of a file of certificates or a key; raises likewise.
     """
 
     base: Path = Path()
     environ: Mapping[str, str] = field(default_factory=dict)
     read_file: Callable[[Path], str] = _refuse_to_read
+    read_pem: Callable[[Path], FileContent] = _refuse_to_read_pem
 
 
 def surroundings(info: ValidationInfo) -> Surroundings:

@@ -114,7 +114,8 @@ def _text_of(table: TableReference) -> str:
         default = {REQUIRED: REQUIRED, ABSENT: "not set", DERIVED: "default follows from other keys"}.get(
             key.default, f"default {key.default}"
         )
-        lines += ["", f"  {key.name}  ({default})"]
+        head = f"  {key.name}  ({default})"
+        lines += ["", *textwrap.wrap(head, WIDTH, subsequent_indent="      ", break_on_hyphens=False)]
         lines += textwrap.wrap(key.meaning, WIDTH, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines) + "\n"
 

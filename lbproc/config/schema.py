@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from lbproc.config import authorities, health, match, outlier, place, retries, secret, values
+from lbproc.config import (
+    authorities,
+    health,
+    limits,
+    match,
+    outlier,
+    pem,
+    place,
+    retries,
+    secret,
+    tls,
+    values,
+)
 from lbproc.config.model import BackendConfig, Config
 from lbproc.config.reference import written_default
 
@@ -61,7 +73,7 @@ _SECRET: Final = _either(
         for key in ("env", "file")
     ),
 )
-_HEADERS: Final[Schema] = {"type": "object", "additionalProperties": _TEXT}
+_HEADERS: Final[Schema] = {"type": "object", "additionalProperties": _SECRET}
 _SHAPES: Final[dict[Callable[..., Any], Schema | Callable[..., Schema]]] = {
     values.parse_whole: lambda least, most, **_: {"type": "integer", "minimum": least, "maximum": most},
     values.parse_span: _DURATION,
@@ -73,7 +85,10 @@ _SHAPES: Final[dict[Callable[..., Any], Schema | Callable[..., Schema]]] = {
     values.parse_backend_name: {"type": "string", "pattern": r"^[^ ]{1,255}$"},
     values.parse_pool_reference: {"type": "string"},
     values.parse_user: {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$"},
-    values.parse_hash_key: {"type": "string", "pattern": r"^(client_ip|path|(header|cookie|query):.+)$"},
+    values.parse_hash_key: {
+        "type": "string",
+        "pattern": r"^(client_ip|path|sni|tls_session_id|(header|cookie|query):.+)$",
+    },
     place.parse_socket_path: _TEXT,
     place.parse_pid_path: _TEXT,
     place.parse_network: _TEXT,
@@ -84,6 +99,17 @@ _SHAPES: Final[dict[Callable[..., Any], Schema | Callable[..., Schema]]] = {
     match.parse_host: _TEXT,
     match.parse_path_condition: {"type": "string", "pattern": "^/"},
     match.parse_method: _TEXT,
+    match.parse_sni: _TEXT,
+    match.parse_alpn: _TEXT,
+    values.parse_redirect: _either({"type": "boolean"}, {"type": "integer", "minimum": 1, "maximum": 65_535}),
+    limits.parse_rate_value: {"type": "string", "pattern": r"^[0-9]+[kM]?/(second|minute|hour|day|[smhd])$"},
+    limits.parse_limit_name: {"type": "string"},
+    pem.parse_authorities: _TEXT,
+    pem.parse_certificate: _TEXT,
+    pem.parse_key: _TEXT,
+    tls.parse_certificate_host: _TEXT,
+    tls.parse_cipher: _TEXT,
+    tls.parse_passthrough: {"type": "object", "additionalProperties": {"type": "string"}},
     secret.parse_secret: _SECRET,
     health.parse_status_range: {"type": "string", "pattern": "^[2-5][0-9]{2}(-[2-5][0-9]{2})?$"},
     health.parse_check_path: {"type": "string", "pattern": "^/"},

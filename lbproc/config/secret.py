@@ -16,7 +16,9 @@ from lbproc.config.place import Surroundings, resolve_path, surroundings
 from lbproc.config.wording import quote, toml_type, wrong
 
 HIDDEN: Final = "***"
+LONGEST: Final = 4096
 _VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
+_RIGHT: Final = 'write { env = "NAME" }, { file = "PATH" } or a string'
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +53,31 @@ def render_secret(secret: Secret) -> str | dict[str, str]:
 
 def parse_secret(value: object, info: ValidationInfo) -> Secret:
     """A secret in the file, in the environment or in a file of its own. No message ever shows it."""
-    right = 'write { env = "NAME" }, { file = "PATH" } or a string'
     match value:
         case str():
             secret = Secret(value)
-        case {"env": str(name), **rest} if not rest:
-            secret = _secret_from_environment(name, surroundings(info))
-        case {"file": str(path), **rest} if not rest:
-            secret = _secret_from_file(path, surroundings(info))
         case dict():
-            raise wrong('is a table, but not { env = "NAME" } or { file = "PATH" }', right)
+            secret = fetch_secret(value, surroundings(info))
         case _:
-            raise wrong(f"is {toml_type(value)}, not a secret", right)
-    return _check_secret(secret)
+            raise wrong(f"is {toml_type(value)}, not a secret", _RIGHT)
+    check_secret(secret)
+    if len(secret.value) > LONGEST or not all("!" <= char <= "~" for char in secret.value):
+        raise wrong(
+            "the secret holds characters that cannot be sent, or is too long",
+            f"write 1 to {LONGEST} visible ASCII characters without spaces",
+        )
+    return secret
+
+
+def fetch_secret(table: dict[str, object], around: Surroundings) -> Secret:
+    """The secret that a table names, whatever it holds."""
+    match table:
+        case {"env": str(name), **rest} if not rest:
+            return _secret_from_environment(name, around)
+        case {"file": str(path), **rest} if not rest:
+            return _secret_from_file(path, around)
+        case _:
+            raise wrong('is a table, but not { env = "NAME" } or { file = "PATH" }', _RIGHT)
 
 
 def _secret_from_environment(name: str, around: Surroundings) -> Secret:
@@ -95,8 +109,8 @@ def _secret_from_file(path: str, around: Surroundings) -> Secret:
     return Secret(text.removesuffix("\n").removesuffix("\r"), ("file", str(whole)))
 
 
-def _check_secret(secret: Secret) -> Secret:
-    """Refuses what cannot be sent in a header, without saying what it is."""
+def check_secret(secret: Secret) -> None:
+    """Refuses what stands for no secret, wherever it is sent. What may be sent is the business of the key."""
     if not secret.value:
         raise wrong("the secret is empty", 'write it there, or name another { env = "NAME" }')
     if secret.value == HIDDEN:
@@ -104,12 +118,6 @@ def _check_secret(secret: Secret) -> Secret:
             "three stars stand for a hidden secret",
             'write the secret itself, or { env = "NAME" } to keep it out',
         )
-    if len(secret.value) > 4096 or not all("!" <= char <= "~" for char in secret.value):
-        raise wrong(
-            "the secret holds characters that cannot be sent, or is too long",
-            "write 1 to 4096 visible ASCII characters without spaces",
-        )
-    return secret
 
 
 SecretValue = Annotated[Secret, PlainValidator(parse_secret), PlainSerializer(render_secret)]

@@ -34,14 +34,20 @@ def shadowed(matches: Sequence[MatchConfig | None]) -> list[tuple[int, int]]:
 
 def covers(wide: MatchConfig, narrow: MatchConfig) -> bool:
     """Whether every request that ``narrow`` matches is matched by ``wide`` too."""
-    return _hosts_cover(wide, narrow) and _methods_cover(wide, narrow) and _paths_cover(wide, narrow)
+    return (
+        _hosts_cover(wide.host, narrow.host)
+        and _hosts_cover(wide.sni, narrow.sni)
+        and _words_cover(wide.method, narrow.method)
+        and _words_cover(wide.alpn, narrow.alpn)
+        and _paths_cover(wide, narrow)
+    )
 
 
-def _hosts_cover(wide: MatchConfig, narrow: MatchConfig) -> bool:
-    """Whether the hosts of ``wide`` hold whenever those of ``narrow`` do."""
-    if not wide.host:
+def _hosts_cover(wide: Sequence[str], narrow: Sequence[str]) -> bool:
+    """Whether some hosts hold whenever others do."""
+    if not wide:
         return True
-    return bool(narrow.host) and all(any(_host_covers(w, n) for w in wide.host) for n in narrow.host)
+    return bool(narrow) and all(any(_host_covers(w, n) for w in wide) for n in narrow)
 
 
 def _host_covers(wide: str, narrow: str) -> bool:
@@ -51,9 +57,9 @@ def _host_covers(wide: str, narrow: str) -> bool:
     )
 
 
-def _methods_cover(wide: MatchConfig, narrow: MatchConfig) -> bool:
-    """Whether the methods of ``wide`` hold whenever those of ``narrow`` do."""
-    return not wide.method or (bool(narrow.method) and set(narrow.method) <= set(wide.method))
+def _words_cover(wide: Sequence[str], narrow: Sequence[str]) -> bool:
+    """Whether some methods, or protocols, hold whenever others do."""
+    return not wide or (bool(narrow) and set(narrow) <= set(wide))
 
 
 def _paths_cover(wide: MatchConfig, narrow: MatchConfig) -> bool:

@@ -17,6 +17,8 @@ pool = "web"                          # where requests go that take no route
 # trusted_proxies = ["10.0.0.0/8"]    # whose X-Forwarded-For is believed
 # max_body_size = "1GiB"
 
+# HTTPS: `lbproc cert self-signed NAME` makes a certificate to begin with, and says what to write here.
+
 # Requests that go elsewhere. The first route that matches wins.
 # [[listeners.web.routes]]
 # name = "api"

@@ -20,6 +20,7 @@ from lbproc.units import UnitError, parse_duration, parse_size, render_duration,
 DAY: Final = 86_400.0
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110 5.6.2
+_WHOLE_HASH_KEYS: Final = ("client_ip", "path", "sni", "tls_session_id")
 _USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 
 
@@ -152,15 +153,15 @@ def parse_workers(value: object) -> int | Literal["auto"]:
 
 
 def parse_hash_key(value: object) -> str:
-    """What a hashing policy looks at: ``client_ip``, ``path``, or a header, cookie or query parameter."""
+    """What a hashing policy looks at: the client's address, or something of its request or handshake."""
     if not isinstance(value, str):
         raise wrong_type(value, "what to hash", '"client_ip" or "header:X-User"')
     kind, colon, name = value.partition(":")
-    right = 'write "client_ip", "path", "header:NAME", "cookie:NAME" or "query:NAME"'
-    if kind in {"client_ip", "path"} and not colon:
+    right = 'write "client_ip", "path", "header:NAME", "cookie:NAME", "query:NAME", "sni" or "tls_session_id"'
+    if kind in _WHOLE_HASH_KEYS and not colon:
         return value
     if kind not in {"header", "cookie", "query"}:
-        guess = nearest(kind, ("client_ip", "path", "header", "cookie", "query"))
+        guess = nearest(kind, (*_WHOLE_HASH_KEYS, "header", "cookie", "query"))
         raise wrong(
             f"{quote(value)} is nothing that can be hashed",
             f"did you mean {guess}? {right}" if guess else right,
@@ -170,6 +171,15 @@ def parse_hash_key(value: object) -> str:
             f"{quote(value)} names no {kind}", f'write its name after the colon, such as "{kind}:user"'
         )
     return value
+
+
+def parse_redirect(value: object) -> int | None:
+    """The port that requests are redirected to; true: that of https; false: none."""
+    if isinstance(value, bool):
+        return 443 if value else None
+    if not isinstance(value, int):
+        raise wrong(f"is {toml_type(value)}, not a boolean or a port", "write true, or a port such as 8443")
+    return parse_whole(value, least=1, most=65_535, example=8443)
 
 
 Timeout = Annotated[
@@ -202,4 +212,5 @@ Workers = Annotated[int | Literal["auto"], PlainValidator(parse_workers)]
 RouteName = Annotated[str, PlainValidator(parse_name)]
 BackendName = Annotated[str, PlainValidator(parse_backend_name)]
 UserName = Annotated[str, PlainValidator(parse_user)]
+RedirectPort = Annotated[int, PlainValidator(parse_redirect)]
 HashKey = Annotated[str, PlainValidator(parse_hash_key)]

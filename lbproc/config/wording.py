@@ -58,6 +58,11 @@ def quote(text: str) -> str:
     return '"' + "".join(map(_escape, cut)) + '"'
 
 
+def quote_end(text: str) -> str:
+    """The same, with a cut where it begins: what a path leads to stands at its end."""
+    return quote(text if len(text) <= _LONGEST_QUOTE else "..." + text[3 - _LONGEST_QUOTE :])
+
+
 def dotted(path: KeyPath) -> str:
     """A path as one writes it: ``listeners.web.routes[0].match``; keys that need quotes have them."""
     words: list[str] = []

@@ -22,10 +22,15 @@ the workers build on it. A *member* is a child that is ready, or drains. Every m
 comes while others prepare is asked too. A place that is empty is not waited for: who is born after the
 commit is born in the new generation, and who was born before and was never ready is replaced by
 Supervision. A member that leaves before it has answered refuses with that: it may have died of what it
-was asked to prepare. One that drains leaves anyway, and does not refuse.
+was asked to prepare.
+
+A member that drains leaves anyway, and refuses nothing: if it ends, says no or says nothing in time it is
+*excused*, which means asked no more. It goes on by the configuration that it has until it has finished
+what it holds, and is never replaced, because that would cut what it holds.
 
 The commit is one step of the shell, which either puts everything in force or fails and changes nothing.
-After it nothing is refused any more. A member that does not follow in time is replaced. When all follow,
+After it nothing is refused any more. A member that does not follow in time is replaced, or excused if it
+drains. When all follow,
 every worker has relinquished the addresses that are gone, and workers that are new serve (or the time for it
 is over), these addresses are closed and the request is answered.
 
@@ -37,7 +42,8 @@ another's.
 
 Invariants: each request is answered exactly once; between a `Load` and its answer there is exactly one of
 `Undo` and a `Commit` that was carried out, and not both (a dry run, and what changes nothing, is undone);
-`Bind` is undone or committed; whatever members do, an answer comes in the sum of all limits.
+`Bind` is undone or committed; whatever members do, an answer comes in the sum of all limits; who drains is
+not replaced.
 """
 
 from __future__ import annotations
@@ -135,6 +141,7 @@ class Reload:
         "_closes",
         "_commands",
         "_deadline",
+        "_excused",
         "_hangup_waits",
         "_is_complete",
         "_is_dry",
@@ -157,6 +164,7 @@ class Reload:
         self._members: dict[ChildId, Member] = {}
         self._is_complete = False
         self._asked: dict[ChildId, _Asked] = {}
+        self._excused: set[ChildId] = set()
         self._ticket: Ticket | None = None
         self._is_dry = False
         self._closes = False
@@ -191,6 +199,11 @@ class Reload:
         self._settle(now)
         commands, self._commands = self._commands, []
         return commands
+
+    @property
+    def can_begin(self) -> bool:
+        """Whether a request would be taken now."""
+        return not self._obstacle()
 
     def next_wakeup(self) -> Seconds:
         """When a `TimePassed` is due; infinite when nothing waits."""
@@ -241,7 +254,7 @@ class Reload:
                 asked.is_prepared = True
             case ChildRefused(_, _, reason):
                 if self.stage is Stage.PREPARING:
-                    self._refuse(f"{asked.member.title}: {reason}")
+                    self._lack(asked, f"{asked.member.title}: {reason}")
             case ChildFollowed():
                 asked.follows = True
             case _:
@@ -284,8 +297,9 @@ class Reload:
         self._closes = closes
         for child in self._asked:
             self._do(TellToFollow(child, self.generation))
-        for child in self._members:
-            if child not in self._asked:  # it came at the last moment, and knows the old generation alone
+        for child, member in self._members.items():
+            # It came at the last moment, and knows the old generation alone.
+            if child not in self._asked and not member.drains:
                 self._do(ReplaceChild(child))
         self._enter(Stage.FOLLOWING, now + FOLLOW_WITHIN)
 
@@ -296,9 +310,10 @@ class Reload:
             case Stage.PREPARING:
                 self._give_up_on_the_silent(now)
             case Stage.FOLLOWING if now >= self._deadline:
-                for child in [child for child, asked in self._asked.items() if not asked.follows]:
-                    del self._asked[child]
-                    self._do(ReplaceChild(child))
+                for asked in [asked for asked in self._asked.values() if not asked.follows]:
+                    del self._asked[asked.member.child]
+                    if not asked.member.drains:
+                        self._do(ReplaceChild(asked.member.child))
             case Stage.CLOSING if now >= self._deadline:
                 self._close()
             case _:
@@ -340,7 +355,11 @@ class Reload:
     def _prepare(self, now: Seconds) -> None:
         """Asks whoever is to be asked; commits when everybody has answered."""
         for is_worker in (False, True):  # workers build on the names that the controller resolves
-            members = [member for member in self._members.values() if member.is_worker is is_worker]
+            members = [
+                member
+                for member in self._members.values()
+                if member.is_worker is is_worker and member.child not in self._excused
+            ]
             for member in members:
                 if member.child not in self._asked:
                     self._asked[member.child] = _Asked(member, now + PREPARE_WITHIN)
@@ -351,10 +370,21 @@ class Reload:
         self._do(Commit(self._attempt))
 
     def _give_up_on_the_silent(self, now: Seconds) -> None:
-        for asked in self._asked.values():
+        for asked in list(self._asked.values()):
             if not asked.is_prepared and now >= min(asked.answer_by, self._deadline):
-                self._refuse(f"{asked.member.title} did not prepare the new configuration in time")
+                self._lack(asked, f"{asked.member.title} did not prepare the new configuration in time")
+            if self.stage is not Stage.PREPARING:
                 return
+
+    def _lack(self, asked: _Asked, reason: str) -> None:
+        """A member will not be prepared: that refuses the reload, unless it is about to leave."""
+        child = asked.member.child
+        if not asked.member.drains:
+            self._refuse(reason)
+            return
+        del self._asked[child]
+        self._excused.add(child)
+        self._do(TellToAbandon(child, self._attempt))
 
     def _awaits_closing(self) -> bool:
         """Whether somebody still accepts from what is to be closed, or a new worker does not yet serve."""
@@ -380,6 +410,7 @@ class Reload:
         if not self._is_dry:
             self.last_refusal = reason
         self._asked.clear()
+        self._excused.clear()
         self._bind_at = math.inf
         self._enter(Stage.IDLE, math.inf)
         self._do(Answer(self._ticket, outcome, reason))

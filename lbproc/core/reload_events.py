@@ -33,7 +33,7 @@ class Member:
         child: which.
         title: as messages name it: ``worker 2``, ``the controller``.
         is_worker: or the controller.
-        drains: it is finishing, and may be gone at any moment.
+        drains: it is finishing, and may be gone at any moment; so it is asked, and not depended on.
     """
 
     child: ChildId

@@ -41,7 +41,8 @@ replaced, and so is a child that does not follow.
 A worker that has served enough is *worn* and is replaced the other way round: its successor is forked first.
 When that is ready it takes the place, and the worn one, a *leaver*, lets go of the slot and finishes what it
 holds, without a limit of time as well. One worker at a time is replaced so, from the fork of the successor to
-the end of the leaver.
+the end of the leaver, or until LEAVER_TURN is over: what it holds then are tunnels and streams, which may
+last for days. A slot has one leaver at most: for that of its own slot a worn worker waits without a limit.
 
 While DRAINING the slot of a worker that dies before it has accepted its queue goes to a sibling that drains
 it as well; without a sibling one more worker is forked, which finds the word to stop in its channel and
@@ -127,6 +128,9 @@ DRAIN_ATTEMPTS = 3
 SUCCEED_AGAIN_AFTER: Seconds = 30.0
 """A successor that could not start is not tried again for so long: the worn worker still serves."""
 
+LEAVER_TURN: Seconds = 60.0
+"""How long the worn workers of other slots wait for one that is being replaced."""
+
 LATE_TICK: Seconds = 5.0
 """Ticks come every second. When one comes this late then we ourselves did not run (the machine was
 suspended, or all of us stopped), and nobody's heartbeat says anything until a fresh one could be
@@ -171,6 +175,7 @@ class _Child:
     refusal: str = ""
     is_outdated: bool = False
     is_worn: bool = False
+    replaced_at: Seconds = math.inf  # a leaver since
 
     @property
     def is_reachable(self) -> bool:
@@ -247,7 +252,6 @@ class Supervision:
         "_is_open",
         "_judged_from",
         "_last_tick_at",
-        "_leaver",
         "_next_child",
         "_places",
         "_retired",
@@ -262,7 +266,6 @@ class Supervision:
         self._places = (_Place(None), *self._workers)
         self._retired: tuple[_Place, ...] = ()  # until the slot is closed and its worker has left
         self._children: dict[ChildId, _Child] = {}
-        self._leaver: ChildId | None = None  # the last one
         self._succeed_at: Seconds = -math.inf  # not before
         self._next_child = 0
         self._heartbeat_timeout = heartbeat_timeout
@@ -330,11 +333,8 @@ class Supervision:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every place has a child that is ready."""
-        return all(
-            place.child is not None and self._children[place.child].state is ChildState.READY
-            for place in self._places
-        )
+        """Whether every place has a child that is ready, and none of them is about to be gone."""
+        return all(place.child is not None and self._is_well(place.child) for place in self._places)
 
     @property
     def is_retiring(self) -> bool:
@@ -389,7 +389,7 @@ class Supervision:
         if child.place.successor == child.name:
             if child.is_outdated or child.place.is_retired:
                 return  # it is about to be killed
-            self._succeed(child)
+            self._succeed(child, now)
         child.state = ChildState.READY
         child.ready_at = now
         place = child.place
@@ -594,25 +594,27 @@ class Supervision:
         )
 
     def _succeed_worn(self, now: Seconds) -> None:
-        """Forks the successor of a worn worker, if none is being replaced yet."""
-        is_busy = self._leaver in self._children or any(
+        """Forks the successor of a worn worker, if it is somebody's turn."""
+        leavers = [child for child in self._children.values() if child.replaced_at < math.inf]
+        is_busy = any(now < child.replaced_at + LEAVER_TURN for child in leavers) or any(
             place.successor is not None for place in self._workers
         )
         if is_busy or self.phase is not Phase.RUNNING or now < self._succeed_at:
             return
+        left = {child.place.slot for child in leavers}
         for place in self._workers:
             child = None if place.child is None else self._children[place.child]
-            if child is not None and child.is_worn and child.is_reachable:
+            if child is not None and child.is_worn and child.is_reachable and place.slot not in left:
                 place.successor = self._add_child(place, now).name
                 return
 
-    def _succeed(self, successor: _Child) -> None:
+    def _succeed(self, successor: _Child, now: Seconds) -> None:
         """The successor takes the place. Who was in it finishes, unless it is beyond that."""
         place = successor.place
         assert place.child is not None
         child = self._children[place.child]
         place.child, place.successor = successor.name, None
-        self._leaver = child.name
+        child.replaced_at = now
         for other in self._release_adopted(child):
             assert other.slot is not None
             self._do(DisownSlot(other.slot, child.name))
@@ -730,6 +732,10 @@ class Supervision:
             return NO_CHILD
         state = self._children[place.child].state
         return RETIRED if place.is_retired and state is ChildState.DRAINING else state.value
+
+    def _is_well(self, name: ChildId) -> bool:
+        child = self._children[name]
+        return child.state is ChildState.READY and child.is_reachable
 
     def _workers_alive(self) -> list[_Child]:
         return [child for child in self._children.values() if child.place.slot is not None]

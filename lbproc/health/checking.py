@@ -47,7 +47,7 @@ class Checking:
         probe: probes once.
     """
 
-    __slots__ = ("_config", "_epoch", "_generation", "_prober", "_view")
+    __slots__ = ("_config", "_epoch", "_generation", "_prober", "_rehearsed", "_view")
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Checking:
         self._view = view
         self._config = config
         self._generation = generation
+        self._rehearsed = generation
         self._prober = Prober(view, log, random.Random(), probe)  # noqa: S311  it spreads probes
         self._epoch = -1
 
@@ -72,15 +73,20 @@ class Checking:
             await self._prober.settle(FIRST_CHECKS)
             task_status.started()
 
-    async def rehearse(self, config: Config, resolved: Mapping[str, Sequence[str]]) -> None:
+    async def rehearse(self, config: Config, generation: int, resolved: Mapping[str, Sequence[str]]) -> None:
         """Checks what a configuration that may come into force adds, so that its backends are up by then.
 
-        Waits for first results, but not for long. `move` comes next, to this configuration or back.
+        Waits for first results, but not for long. `move` or `forget` comes next, or the rehearsal of a
+        later generation, after which this one changes nothing any more.
 
         Args:
             config: the one that may come. Its backends have their rows.
+            generation: that it would have.
             resolved: what host names stand for, as far as it is known.
         """
+        if generation < self._rehearsed or generation <= self._view.abandoned():
+            return  # it has come to nothing already; rows that it had may be others' at any moment
+        self._rehearsed = generation
         places = [
             (name, backend) for name, pool in config.pools.items() if pool.health for backend in pool.backends
         ]
@@ -96,9 +102,17 @@ class Checking:
         await self._prober.settle(FIRST_CHECKS)
 
     def move(self, config: Config, generation: int) -> None:
-        """Goes on with another configuration, which is in force; or with the same, after a rehearsal."""
+        """Goes on with another configuration, which is in force."""
         self._config = config
-        self._generation = generation
+        self._generation = self._rehearsed = generation
+        self._end_rehearsal()
+
+    def forget(self, generation: int) -> None:
+        """Lets go of a rehearsal that has come to nothing, unless that of a later generation has begun."""
+        if generation == self._rehearsed:
+            self._end_rehearsal()
+
+    def _end_rehearsal(self) -> None:
         self._epoch = -1
         self._prober.end_preview()
         self._look()
@@ -120,4 +134,5 @@ class Checking:
         if pools is None:
             return  # `move` comes with its configuration, and looks again
         self._prober.follow(self._config, read_members(pools))
-        self._view.follow_membership(self._epoch)
+        if not self._prober.is_previewing:  # it may check what is in no publication
+            self._view.follow_membership(self._epoch)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from lbproc.health.wire import Encryption, Open, ProbeFailed, ProbeImpossible, encrypt, open_stream
+from lbproc.health.datagrams import open_datagrams
+from lbproc.health.wire import Encryption, Open, ProbeFailed, ProbeImpossible, encrypt, greet, open_stream
 from lbproc.units import render_duration
 
 if TYPE_CHECKING:
@@ -29,12 +30,16 @@ class Probe:
         question: what.
         encryption: how TLS is spoken; None: it is not.
         timeout: for all of it.
+        greeting: is sent before anything else: a PROXY header.
+        is_datagram: the question is one datagram, not said over a connection.
     """
 
     addresses: tuple[Address, ...]
     question: Question
     encryption: Encryption | None
     timeout: Seconds
+    greeting: bytes = b""
+    is_datagram: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,12 @@ async def _in_time(probe: Probe, connect: Open) -> None:
     stream: Stream | None = None
     with trio.move_on_after(probe.timeout):
         try:
-            stream = await connect(probe.addresses, probe.timeout)
+            if probe.is_datagram:
+                stream = open_datagrams(probe.addresses)
+            else:
+                stream = await connect(probe.addresses, probe.timeout)
+            if probe.greeting:
+                await greet(stream, probe.greeting)
             if probe.encryption is not None:
                 missing = "TLS handshake"
                 stream = await encrypt(stream, probe.encryption)

@@ -175,11 +175,17 @@ class Prober:
         """Lets the next `follow` decide about what was previewed."""
         self._previewed.clear()
 
+    @property
+    def is_previewing(self) -> bool:
+        """Whether anything is checked only because it may be followed soon."""
+        return bool(self._previewed)
+
     async def settle(self, within: Seconds) -> None:
         """Waits until every backend that waits for its first check has had one, but not for longer."""
         with trio.move_on_after(within):
             while self._unanswered:
-                self._settled = trio.Event()
+                if self._settled.is_set():  # else somebody waits for it already
+                    self._settled = trio.Event()
                 await self._settled.wait()
 
     def counts(self) -> list[CheckCounts]:

@@ -6,14 +6,14 @@ read no more than they must: the head of an answer and the first bytes of its bo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import h11
 import trio
 from trio.abc import Stream
 
 from lbproc.config.health import StatusRange
-from lbproc.health.wire import ProbeFailed
+from lbproc.health.wire import ProbeFailed, why_broken
 
 LOOKED_AT = 16 * 1024
 """Bytes of an answer in which a text is looked for; as many as the head of an HTTP answer may have."""
@@ -31,16 +31,19 @@ class HttpQuestion:
     Attributes:
         method: in upper case.
         target: path and query.
-        headers: all fields, Host among them.
+        headers: all fields, Host among them. They may hold secrets, so they show in no ``repr``.
         statuses: of a good answer.
         body: stands in the first bytes of a good answer; empty: whatever the body is.
+        is_secret: whether one of the fields is a secret. What breaks HTTP is then not quoted, because it may
+            be an echo of what was sent.
     """
 
     method: str
     target: str
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
     statuses: tuple[StatusRange, ...]
     body: bytes
+    is_secret: bool = False
 
     async def ask(self, stream: Stream) -> None:
         """Asks.
@@ -51,9 +54,10 @@ class HttpQuestion:
         try:
             await self._ask(stream)
         except h11.RemoteProtocolError as error:
-            raise ProbeFailed(f"the answer breaks HTTP: {error}") from error
+            why = "" if self.is_secret else f": {error}"
+            raise ProbeFailed(f"the answer breaks HTTP{why}") from error
         except trio.BrokenResourceError as error:
-            raise ProbeFailed("the connection was reset") from error
+            raise ProbeFailed(why_broken(error)) from error
 
     async def _ask(self, stream: Stream) -> None:
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=LOOKED_AT)
@@ -130,7 +134,7 @@ class ByteQuestion:
             if self.expect:
                 await self._read(stream)
         except trio.BrokenResourceError as error:
-            raise ProbeFailed("the connection was reset") from error
+            raise ProbeFailed(why_broken(error)) from error
 
     async def _read(self, stream: Stream) -> None:
         seen = bytearray()
@@ -147,4 +151,34 @@ class ByteQuestion:
             seen += octets
 
 
-Question = HttpQuestion | ByteQuestion
+@dataclass(frozen=True, slots=True)
+class DatagramQuestion:
+    """One datagram, and what is wanted in the one that comes back.
+
+    Attributes:
+        send: the datagram; it may be empty.
+        expect: stands in a good answer; empty: any answer is good, and so is silence, because only the host
+            of a backend that is gone says something: that nobody listens there.
+        patience: how long silence is listened to where it is good.
+    """
+
+    send: bytes
+    expect: bytes
+    patience: float
+
+    async def ask(self, stream: Stream) -> None:
+        """Asks.
+
+        Raises:
+            ProbeFailed: nobody listens, or the answer is not a good one.
+        """
+        await stream.send_all(self.send)
+        if self.expect:
+            while self.expect not in await stream.receive_some(LOOKED_AT):
+                continue  # an answer to an earlier question, or to nobody's: the deadline holds
+            return
+        with trio.move_on_after(self.patience):
+            await stream.receive_some(LOOKED_AT)
+
+
+Question = HttpQuestion | ByteQuestion | DatagramQuestion

@@ -12,11 +12,16 @@ from typing import Any, NamedTuple
 
 from lbproc import __version__
 from lbproc.config.health import CheckTlsConfig, HealthConfig
-from lbproc.config.model import Config
+from lbproc.config.model import Config, PoolConfig
+from lbproc.config.secret import Secret
+from lbproc.config.tls import BackendTlsConfig
 from lbproc.core.health import Cadence, Subject
+from lbproc.core.proxy_protocol import ProxyHeader, render_v1, render_v2
 from lbproc.health.probe import Probe
-from lbproc.health.questions import ByteQuestion, HttpQuestion, Question
+from lbproc.health.questions import ByteQuestion, DatagramQuestion, HttpQuestion, Question
 from lbproc.health.wire import Encryption
+from lbproc.net.tls.context import HTTP_ALPN
+from lbproc.net.tls.upstream import NO_ALPN, ClientContexts, server_name_of
 from lbproc.types import Address, Row, TcpAddress, UnixAddress, parse_address
 
 
@@ -64,12 +69,14 @@ def read_members(published: Mapping[str, Any]) -> list[Member]:
 class Contexts:
     """TLS contexts by what they were made of: making one reads the authorities of the system, which is slow.
 
-    They are kept while somebody asks for them again; ``forget_others`` drops the rest.
+    They are kept while somebody asks for them again; ``forget_others`` drops the rest. Those of pools are
+    kept while somebody has them.
     """
 
-    __slots__ = ("_known", "_used")
+    __slots__ = ("_known", "_of_pools", "_used")
 
     def __init__(self) -> None:
+        self._of_pools = ClientContexts()
         self._known: dict[tuple[bool, str], ssl.SSLContext] = {}
         self._used: set[tuple[bool, str]] = set()
 
@@ -80,6 +87,10 @@ class Contexts:
         if made_of not in self._known:
             self._known[made_of] = _make_context(*made_of)
         return self._known[made_of]
+
+    def of_pool(self, tls: BackendTlsConfig, *, speaks_http: bool) -> ssl.SSLContext:
+        """The context for the ``tls`` of a pool."""
+        return self._of_pools.find(tls, HTTP_ALPN if speaks_http else NO_ALPN)
 
     def forget_others(self) -> None:
         """Drops what nobody has asked for since the last call."""
@@ -112,34 +123,52 @@ def targets(config: Config, members: Iterable[Member], contexts: Contexts) -> di
             health.fall,
         )
         for subject in Subject:
-            question = _question(health, member, subject)
+            is_datagram = health.check == "udp"
+            greeting = _greeting(pool)
+            question = _question(health, member, subject, greeting)
             if question is not None:
                 probe = Probe(
                     _addresses(health, member),
                     question,
-                    _encryption(health, member, contexts),
+                    _encryption(pool, health, member, contexts),
                     health.timeout,
+                    b"" if is_datagram else greeting,
+                    is_datagram=is_datagram,
                 )
                 asked[Key(member.pool, member.address, subject)] = Target(member, probe, cadence)
     return asked
 
 
-def _question(health: HealthConfig, member: Member, subject: Subject) -> Question | None:
+def _question(health: HealthConfig, member: Member, subject: Subject, greeting: bytes) -> Question | None:
     body = (health.expect.body or "").encode()
+    if subject is Subject.READINESS and health.check == "udp":
+        return DatagramQuestion(greeting + (health.send or "").encode(), body, health.timeout / 2)
     if subject is Subject.READINESS and health.check != "http":
         return ByteQuestion((health.send or "").encode(), body)
     path = health.path if subject is Subject.READINESS else health.liveness_path
     if health.check != "http" or path is None:
         return None
     given = {name.lower() for name in health.headers}
-    headers = [("Host", health.host or _authority(member)), *health.headers.items()]
+    headers = [("Host", health.host or _authority(member))]
+    headers += [(name, _revealed(value)) for name, value in health.headers.items()]
     if "user-agent" not in given:
         headers.append(("User-Agent", f"lbproc/{__version__} (health check)"))
     if health.method in {"POST", "PUT", "PATCH"}:
         headers.append(("Content-Length", "0"))
     headers.append(("Connection", "close"))
     wanted = body if subject is Subject.READINESS else b""
-    return HttpQuestion(health.method, path, tuple(headers), health.expect.status, wanted)
+    return HttpQuestion(
+        health.method,
+        path,
+        tuple(headers),
+        health.expect.status,
+        wanted,
+        is_secret=any(isinstance(value, Secret) for value in health.headers.values()),
+    )
+
+
+def _revealed(value: str | Secret) -> str:
+    return value if isinstance(value, str) else value.reveal()
 
 
 def _authority(member: Member) -> str:
@@ -159,8 +188,30 @@ def _addresses(health: HealthConfig, member: Member) -> tuple[Address, ...]:
     )
 
 
-def _encryption(health: HealthConfig, member: Member, contexts: Contexts) -> Encryption | None:
-    if health.check == "tcp" or (health.check == "http" and health.tls is None):
+def _greeting(pool: PoolConfig) -> bytes:
+    """The PROXY header of a connection that is nobody's but ours.
+
+    None where checks have a port or an address of their own: another service listens there.
+    """
+    health, version = pool.health, pool.proxy_protocol
+    if version is None or health is None or health.port is not None or health.address is not None:
+        return b""
+    return render_v1(None, None) if version == "v1" else render_v2(ProxyHeader(None, None))
+
+
+def _encryption(
+    pool: PoolConfig, health: HealthConfig, member: Member, contexts: Contexts
+) -> Encryption | None:
+    """How a check speaks TLS: by a table of its own, else as requests do where it is made where they go."""
+    if health.check in {"tcp", "udp"}:
+        return None
+    is_elsewhere = health.port is not None or health.address is not None
+    if health.tls is None and pool.tls is not None and not is_elsewhere:
+        return Encryption(
+            contexts.of_pool(pool.tls, speaks_http=health.check == "http"),
+            server_name_of(pool.tls.server_name, parse_address(member.address)),
+        )
+    if health.check == "http" and health.tls is None:
         return None
     tls = health.tls or CheckTlsConfig()
     return Encryption(contexts.context(tls), tls.server_name or _server_name(health, member))

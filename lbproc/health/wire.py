@@ -121,6 +121,18 @@ async def open_stream(
     raise failure
 
 
+async def greet(stream: Stream, greeting: bytes) -> None:
+    """Sends what a backend wants to hear before everything else.
+
+    Raises:
+        ProbeFailed: it does not take that.
+    """
+    try:
+        await stream.send_all(greeting)
+    except trio.BrokenResourceError as error:
+        raise ProbeFailed("the connection was reset") from error
+
+
 async def encrypt(stream: Stream, encryption: Encryption) -> Stream:
     """Shakes hands, as a client. The stream that it gives owns the one that it was given.
 
@@ -137,6 +149,12 @@ async def encrypt(stream: Stream, encryption: Encryption) -> Stream:
     except ValueError as error:  # a name that no certificate can be for
         raise ProbeFailed(f"TLS handshake failed: {error}") from error
     return secret
+
+
+def why_broken(error: trio.BrokenResourceError) -> str:
+    """Why a connection broke that stood: with TLS 1.3 a backend refuses our certificate only then."""
+    cause = error.__cause__
+    return f"TLS: {_why(cause)}" if isinstance(cause, ssl.SSLError) else "the connection was reset"
 
 
 def _why(cause: BaseException | None) -> str:

@@ -18,6 +18,8 @@ from __future__ import annotations
 import errno
 import math
 import socket
+import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,6 +43,16 @@ _CONNECTION_GONE = frozenset({
     errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.ENOPROTOOPT,
     errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENONET, errno.EOPNOTSUPP, errno.ETIMEDOUT,
 })  # fmt: skip
+
+
+_LINGER_ZERO = struct.pack("ii", 1, 0)
+
+
+def reset(sock: socket.socket) -> None:
+    """Closes a connection that is not wanted: a TCP peer sees a reset, and nothing of it is left here."""
+    with suppress(OSError):  # it is gone already, or a Unix socket that does not linger
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+    sock.close()
 
 
 class Acceptor:

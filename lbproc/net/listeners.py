@@ -10,6 +10,7 @@ connections. A Unix address is one socket, shared by all workers. The order of e
                                   ... serving ...
     shrink:  steer to the slots that stay → accept until quiet → close, the highest slot first
     stop:    refuse_new on every socket   → accept until quiet → close
+    try out: refuse_new, listen           → admit_new, or close: nobody's handshake has completed
 
 A socket's place in the kernel's group is the order of `listen`; a close moves the last socket into the
 hole. So a program made by `steer` counts slots rightly only if they listen in slot order and leave from the
@@ -19,6 +20,7 @@ highest down.
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import itertools
 import os
@@ -44,6 +46,7 @@ DEFAULT_BACKLOG = 4096
 
 # asm-generic/socket.h; the socket module has no names for them. Alpha, PA-RISC, MIPS and SPARC differ.
 _SO_ATTACH_FILTER = 26
+_SO_DETACH_FILTER = 27
 _SO_ATTACH_REUSEPORT_CBPF = 51
 
 # linux/filter.h: one instruction is (code, jump if true, jump if false, operand).
@@ -58,7 +61,7 @@ _RETURN_RESULT = 0x16  # BPF_RET | BPF_A
 _RANDOM = 0xFFFFF000 + 56  # SKF_AD_OFF + SKF_AD_RANDOM: a random number instead of a byte of the packet
 
 _REMEDIES = {
-    errno.EADDRINUSE: "stop the program that uses it (ss -ltnp shows it) or choose another address",
+    errno.EADDRINUSE: "stop the program that uses it (ss -lntup shows it) or choose another address",
     errno.EADDRNOTAVAIL: "no interface of this host has that address (ip addr shows them)",
     errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE, files the right to write there",
     errno.ENOENT: "make the directory first",
@@ -101,7 +104,7 @@ def probe_bind(
                 sock.bind(socket_address(address))
         except OSError as error:
             if error.errno != errno.EADDRINUSE or attempt == attempts:
-                raise _bind_error(address, error) from error
+                raise bind_error(address, error) from error
             sleep(pause)
         else:
             return
@@ -129,7 +132,7 @@ def open_slotted(address: TcpAddress, slots: int) -> list[socket.socket]:
     except OSError as error:
         for sock in sockets:
             sock.close()
-        raise _bind_error(address, error) from error
+        raise bind_error(address, error) from error
     return sockets
 
 
@@ -160,7 +163,19 @@ def open_unix(address: UnixAddress, *, mode: int | None = None) -> tuple[socket.
             return sock, SocketFile.of(path)
         except OSError as error:
             sock.close()
-            raise _bind_error(address, error) from error
+            raise bind_error(address, error) from error
+
+
+def require_name(file: SocketFile) -> None:
+    """Makes sure that a Unix socket still has its name.
+
+    Raises:
+        StartError: Another program has the path.
+    """
+    if not file.is_there():
+        raise StartError(
+            f"unix:{file.path}: another program began to use the path; stop it or choose another path"
+        )
 
 
 def listen_unix(sock: socket.socket, file: SocketFile, backlog: int = DEFAULT_BACKLOG) -> None:
@@ -173,10 +188,7 @@ def listen_unix(sock: socket.socket, file: SocketFile, backlog: int = DEFAULT_BA
         StartError: Another program has the path.
     """
     with locked_directory(file.path):
-        if not file.is_there():
-            raise StartError(
-                f"unix:{file.path}: another program began to use the path; stop it or choose another path"
-            )
+        require_name(file)
         listen(sock, backlog)
 
 
@@ -192,7 +204,7 @@ def listen(sock: socket.socket, backlog: int = DEFAULT_BACKLOG) -> None:
     except OSError as error:
         is_unix = sock.family is socket.AF_UNIX
         address = UnixAddress(sock.getsockname()) if is_unix else bound_address(sock)
-        raise _bind_error(address, error) from error
+        raise bind_error(address, error) from error
 
 
 def steer(sock: socket.socket, live_slots: int) -> None:
@@ -214,7 +226,10 @@ def steer(sock: socket.socket, live_slots: int) -> None:
 
 
 def refuse_new(sock: socket.socket) -> None:
-    """Drops the SYN of every new connection to a listening TCP socket, while handshakes that began complete.
+    """Drops the SYN of every new connection to a TCP socket, while handshakes that began complete.
+
+    A socket that does not listen yet takes nothing from its first moment on, so that it can be closed again
+    without a reset for anybody.
 
     A client whose SYN was dropped sends it again after a second: to whoever listens by then, or to be
     refused. A Unix socket has no SYN: it is shut down, after which a connect is refused and accept gives
@@ -230,6 +245,12 @@ def refuse_new(sock: socket.socket) -> None:
         (_RETURN_VALUE, 0, 0, 0),
         (_RETURN_VALUE, 0, 0, _WHOLE_PACKET),
     ))  # fmt: skip
+
+
+def admit_new(sock: socket.socket) -> None:
+    """Takes `refuse_new` of a TCP socket back. It cannot fail, and may be said of any TCP socket."""
+    with contextlib.suppress(FileNotFoundError):  # there is no filter
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def _attach(sock: socket.socket, option: int, instructions: tuple[tuple[int, int, int, int], ...]) -> None:
@@ -264,10 +285,11 @@ def _remove_stale(address: UnixAddress) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise _bind_error(address, error) from error
+        raise bind_error(address, error) from error
 
 
-def _bind_error(address: Address, error: OSError) -> StartError:
+def bind_error(address: Address, error: OSError, kind: str = "") -> StartError:
+    """Why an address cannot be bound, and what helps; ``kind`` stands before the address."""
     remedy = _REMEDIES.get(error.errno or 0)
     reason = os.strerror(error.errno or 0)
-    return StartError(f"cannot listen on {address}: {reason}{f'; {remedy}' if remedy else ''}")
+    return StartError(f"cannot listen on {kind}{address}: {reason}{f'; {remedy}' if remedy else ''}")

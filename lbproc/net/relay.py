@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from lbproc.net.readiness import LOST, READ
 from lbproc.net.transport import ConnectionLost
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ _LARGE_READ = 1_048_576
 HAProxy cost 7.3: large pieces wake backend and client less often. 2 MiB gave little more (loopback, 2026)."""
 
 _GROWTH = 4
+
+_READS_OF_A_REFLEX = 4
 
 _LINE_COST = 512
 """Bytes of budget that a line of framing counts for: 0.35 µs to scan it, 0.05 µs to relay 100 bytes (2026).
@@ -71,8 +74,12 @@ class Body(Protocol):
         What is to be relayed may be a view of ``data``, which changes later; nothing else may keep one.
         """
 
-    def at_eof(self) -> bool:
-        """Whether the body may end here because the connection does; else it is cut off."""
+    def at_eof(self, *, is_truncated: bool = False) -> bool:
+        """Whether the body may end here because the connection does; else it is cut off.
+
+        Args:
+            is_truncated: The connection ended in a way that anybody on the path could have brought about.
+        """
 
 
 class SourceFailed(Exception):  # noqa: N818  what happened, told apart by whose it was
@@ -164,6 +171,26 @@ class Pipe:
             moved = max(read, self.sent - sent_before) + _LINE_COST * lines
         return moved
 
+    def pass_on(self) -> bool:
+        """Moves what few small reads bring, for a reflex. Returns whether that was all there is to do.
+
+        Else it is `pump` that goes on. What a failed sink did not take is kept, so that `pump` meets that.
+
+        Raises:
+            SourceFailed, SinkFailed: as `pump` does, and will again.
+        """
+        if self._unsent or self._read_size > _SMALL_READ:
+            return False
+        source = self._source.source
+        for _ in range(_READS_OF_A_REFLEX):
+            if not self._move() or not source.ready & READ:
+                break
+            if self._unsent or self._read_size > _SMALL_READ:
+                return False
+        return not (
+            self._unsent or self.finished or self._read_size > _SMALL_READ or source.ready & (READ | LOST)
+        )
+
     def _move(self) -> int:
         """Reads once and sends it. Returns how much was read: 0 when the source would block or has ended."""
         size = self._read_size
@@ -177,7 +204,7 @@ class Pipe:
             self.is_sink_blocked = False
             return 0
         if not count:
-            if not self._body.at_eof():
+            if not self._body.at_eof(is_truncated=self._source.is_truncated):
                 raise Truncated("the connection ended within a body")
             self.finished = True
             return 0
@@ -206,6 +233,8 @@ class Pipe:
         try:
             count = self._sink.send(data)
         except ConnectionLost as error:
+            if not is_held:
+                self._unsent = memoryview(bytes(data))
             raise SinkFailed(error.detail) from error
         self.sent += count
         if count == len(data):

@@ -1,10 +1,11 @@
 """A two-way stream of bytes that never blocks: what shells read from, write to, park on and close.
 
 Owns the calls into the socket and the mapping of its errors. Does not wait: `lbproc.net.readiness` does.
-Other versions (memory, later TLS) keep the same promises, so shells do not know which one they hold:
+Other versions (memory, TLS) keep the same promises, so shells do not know which one they hold:
 
     - `recv` and `send` clear the source's bit when nothing more is to be had, and only then; after that a
       park sleeps.
+    - What `send` did not take is offered again, the same bytes first, or nothing more is sent at all.
     - Every way in which the peer or the path fails is `ConnectionLost`.
     - `close` and `abort` are final, may be repeated, and wake whoever is parked.
 """
@@ -63,7 +64,13 @@ class Transport(ABC):
         peer_ip: The peer's IP address, or "" for a Unix socket.
         peer_port: The peer's port, or 0.
         opened_at: When it was opened, for whoever cares: an instant of trio's clock, set from outside.
+        is_truncated: The stream has ended, and who ended it is not known to be the peer: TLS without its
+            closing word. TCP knows no such word, so there it is always False.
+        alert: Why the peer broke the connection, in the words of TLS; empty if it has not said so.
     """
+
+    is_truncated = False
+    alert = ""
 
     __slots__ = ("opened_at", "peer_ip", "peer_port", "source", "until_readable", "until_writable")
 

@@ -174,7 +174,7 @@ class Attempt:
         try:
             received = self._upstream.recv(READ_SIZE)
         except ConnectionLost:
-            raise ExchangeFailed(Fault.BACKEND_LOST) from None
+            raise ExchangeFailed(Fault.BACKEND_LOST, self._why_lost()) from None
         if received is None:
             return False
         if not received:
@@ -184,6 +184,14 @@ class Attempt:
         self._progress.backend_answered = True
         heads.feed(received)
         return True
+
+    def _why_lost(self) -> Reply | None:
+        """What is known of why the backend broke the connection.
+
+        With TLS 1.3 it looks at our certificate when we have sent the request already.
+        """
+        alert = self._upstream.alert
+        return Fault.TLS_ALERT.reply(alert) if alert else None
 
     def _checked(self, response: ResponseHead) -> ResponseHead:
         if response.status == 101 and (self._head.upgrade is None or not self._progress.request_sent):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict
+from weakref import ref
 
 from lbproc.core.hash_key import compile_hash_key
 from lbproc.core.outlier import OutlierRules
@@ -17,9 +18,11 @@ from lbproc.core.policies.policy import Candidate, PickContext
 from lbproc.core.policies.registry import REGISTRY
 from lbproc.core.pool import PoolState, pool_state, status_of
 from lbproc.core.retry import RetryRules
+from lbproc.errors import CapacityError
 from lbproc.net.connpool import IdleConnections
 from lbproc.proxy.ejection import PassiveChecks
 from lbproc.proxy.weighing import Weighing
+from lbproc.shm.layout import UNLIMITED
 from lbproc.telemetry.entry import render_backend
 from lbproc.telemetry.events import Event
 from lbproc.types import Address, Admin, Health, Row, parse_address
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from lbproc.config.model import PoolConfig
-    from lbproc.core.http.head import RequestHead
+    from lbproc.core.hash_key import Asked
+    from lbproc.net.tls.upstream import BackendTls
     from lbproc.net.transport import Transport
     from lbproc.proxy.context import WorkerContext
 
@@ -61,10 +65,12 @@ class Backend:
 
     __slots__ = (
         "_idle", "_keeps", "addresses", "candidate", "host", "is_member", "logged", "name", "outlier",
-        "resolved", "row",
+        "resolved", "row", "tls",
     )  # fmt: skip
 
-    def __init__(self, candidate: Candidate, row: Row, resolved: list[str]) -> None:
+    def __init__(
+        self, candidate: Candidate, row: Row, resolved: list[str], tls: BackendTls | None = None
+    ) -> None:
         self.candidate = candidate
         self.name = candidate.name
         self.logged = render_backend(candidate.name)
@@ -75,6 +81,8 @@ class Backend:
         self.is_member = True
         self.outlier: PassiveChecks | None = None
         """Hears of every answer and failure; None: nobody does."""
+        self.tls = tls
+        """How connections are made secret; None: they are not."""
         self._keeps = True
         """Connections that become idle are kept."""
         address = candidate.identity
@@ -136,10 +144,12 @@ class Balancer:
     """
 
     __slots__ = (
+        "__weakref__",
         "_by_row",
         "_context",
         "_follow_membership",
         "_hash_key",
+        "_heir",
         "_is_retired",
         "_out",
         "_outlier",
@@ -147,6 +157,7 @@ class Balancer:
         "_passive",
         "_pick",
         "_policy",
+        "_predecessors",
         "_state",
         "_status_epoch",
         "_ticket",
@@ -158,6 +169,7 @@ class Balancer:
         "pool_index",
         "retries",
         "timeouts",
+        "tls",
     )
 
     def __init__(
@@ -168,6 +180,7 @@ class Balancer:
         self.timeouts = config.timeouts
         self.retries = _retry_rules(config)
         """None: only what was never sent is tried again."""
+        self.tls = None if config.tls is None else context.client_contexts.for_pool(config.tls)
         self.pool_index = 0
         """Of the pool's words in the table."""
         self.backends: tuple[Backend, ...] = ()
@@ -175,6 +188,10 @@ class Balancer:
         self._follow_membership = follow_membership
         self._is_retired = False
         """Another generation's balancer has its place."""
+        self._heir: Balancer | None = None
+        """Of its successors the last one, when that has none itself."""
+        self._predecessors: list[ref[Balancer]] = []
+        """Whose requests may still run; not to be kept for that by whoever has their place."""
         rules = None if config.outlier is None else OutlierRules.of(config.outlier)
         self._passive = PassiveChecks(name, rules, context)
         self._outlier = None if rules is None else self._passive
@@ -194,9 +211,14 @@ class Balancer:
         self._status_epoch = -1
 
     def inherit(self, before: Balancer) -> None:
-        """Gets the backends of the balancer whose place it takes, for `follow` to choose from."""
-        self._by_row, before._by_row = before._by_row, {}
+        """Gets the backends of the balancer whose place it takes, for `follow` to choose from.
+
+        Not when connections to them begin in another way now, so that no idle one is used again.
+        """
+        if (before.config.proxy_protocol, before.tls) == (self.config.proxy_protocol, self.tls):
+            self._by_row, before._by_row = before._by_row, {}
         self._out, self._panic = before._out, before._panic
+        self._predecessors = [one for one in before._predecessors if one() is not None] + [ref(before)]
         before._passive.follow((), ())
         before.backends, before._state, before._words = (), pool_state((), ()), ()
 
@@ -204,7 +226,7 @@ class Balancer:
         """Leaves the pool to the balancer of the next generation, if that has one of its name.
 
         Without one, what is left of its listeners is served by the backends that it had, each request over a
-        connection of its own.
+        connection of its own; so `keep` them.
         """
         self._is_retired = True
         self._status_epoch = -1
@@ -212,10 +234,35 @@ class Balancer:
             backend.retire()
             backend.outlier = None
 
+    def keep(self) -> int | None:
+        """Keeps its rows, and the words of its pool, from becoming others' as long as requests may come here.
+
+        For one that retires without a successor, before its worker says that it follows a membership
+        without the pool. It then serves those of its predecessors, too.
+
+        Returns:
+            The ledger entry to release when nobody has this balancer any more. None: this worker can hold
+            nothing more; then it has no backends any more, and picks none.
+        """
+        for predecessor in self._predecessors:
+            if (one := predecessor()) is not None:
+                one._heir = self  # noqa: SLF001
+        self._predecessors = []
+        try:
+            return self._context.view.keep_pool(self.pool_index)
+        except CapacityError:
+            self._by_row, self.backends = {}, ()
+            self._state, self._words = pool_state((), ()), ()
+            self._passive.follow((), ())
+            self._weighing.follow((), ())
+            return None
+
     def _successor(self) -> Balancer | None:
         """Who has its place, if it is retired."""
-        successor = self._context.runtime.pools.get(self.name) if self._is_retired else None
-        return None if successor is self else successor
+        if not self._is_retired:
+            return None
+        successor = self._context.runtime.pools.get(self.name)
+        return self._heir if successor is None else None if successor is self else successor
 
     def follow(self, membership: PoolMembership) -> None:
         """Takes over published membership. What is no member any more is retired."""
@@ -232,7 +279,8 @@ class Balancer:
                 known.name, known.candidate, known.logged = name, candidate, render_backend(name)
                 self._by_row[row] = before.pop(row)
             else:
-                self._by_row[row] = Backend(candidate, row, resolved)
+                tls = None if self.tls is None else self.tls.towards(address)
+                self._by_row[row] = Backend(candidate, row, resolved, tls)
         for backend in before.values():
             backend.retire()
         self.backends = tuple(self._by_row.values())
@@ -245,8 +293,12 @@ class Balancer:
         self._adopt_weights()
         self._follow_status()
 
-    def take(self, request: RequestHead, client_ip: str, tried: Collection[Backend]) -> Lease | NoBackend:
-        """Picks a backend for a request and takes a place on it.
+    def stay_empty(self) -> None:
+        """There are no backends, and nobody will tell of any; so nothing is said of the pool in the table."""
+        self._panic = False
+
+    def take(self, request: Asked, client_ip: str, tried: Collection[Backend]) -> Lease | NoBackend:
+        """Picks a backend for a request, or for a connection, and takes a place on it.
 
         Args:
             request: what is asked, for policies that hash.
@@ -279,6 +331,45 @@ class Balancer:
             entry = view.take(backend.row, at_most)
             if entry >= 0:
                 return Lease(backend, entry, self._context)
+
+    def take_at(self, row: Row) -> Lease | None:
+        """Takes a place on a certain backend, if a pick could fall on it; None: it cannot, or it is full.
+
+        Raises:
+            CapacityError: this worker's ledger is full.
+        """
+        if (successor := self._catch_up()) is not None:
+            return successor.take_at(row)
+        backend = self._by_row.get(row)
+        if backend is None or backend.candidate not in self._state.eligible:
+            return None
+        cap = backend.candidate.max_connections
+        entry = self._context.view.take(row, UNLIMITED if cap is None else cap - 1)
+        return Lease(backend, entry, self._context) if entry >= 0 else None
+
+    def serves(self, backend: Backend) -> bool:
+        """Whether what goes on with this backend may do so: it is one of the pool, and not out of use.
+
+        That it gets nothing new (a drain, an ejection) does not matter. Costs as much as a pick: ask when the
+        status epoch has changed.
+        """
+        if (successor := self._catch_up()) is not None:
+            return successor.serves(backend)
+        if self._by_row.get(backend.row) is not backend:
+            return False
+        if backend.candidate in self._state.eligible:
+            return True
+        ((health, admin, _),) = self._context.view.statuses([backend.row])
+        return health is not Health.DOWN and admin is not Admin.MAINTENANCE
+
+    def _catch_up(self) -> Balancer | None:
+        """Follows what has changed since the last pick; gives whoever has its place, who is to be asked."""
+        if self._context.view.status_epoch() != self._status_epoch:
+            if (successor := self._successor()) is not None:
+                return successor
+            self._follow_membership()
+            self._follow_status()
+        return None
 
     def is_eligible(self, backend: Backend) -> bool:
         """Whether a request may go to this backend, be it full or not, as of the last pick."""

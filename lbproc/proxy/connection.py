@@ -28,13 +28,18 @@ if TYPE_CHECKING:
 
     from lbproc.net.readiness import Waits
     from lbproc.net.transport import Transport
+    from lbproc.proxy.arrival import Arrival
     from lbproc.proxy.context import WorkerContext
     from lbproc.proxy.exchange import Exchange
-    from lbproc.proxy.listener import HttpListener
+    from lbproc.proxy.http_listener import HttpListener
+    from lbproc.proxy.introduced import IntroducedConnections
     from lbproc.proxy.plain import PlainExchange
     from lbproc.proxy.plan import Plan
     from lbproc.proxy.record import Record
-    from lbproc.types import Row
+    from lbproc.types import Row, Seconds
+
+FOREIGN_GRACE: Seconds = 1.0
+"""How long a connection is kept for a request that is on its way, when no host takes its client any more."""
 
 TURNS = 16
 """Requests served in a row before other connections get their turn."""
@@ -42,6 +47,13 @@ TURNS = 16
 
 class ClientConnection:
     """Serves the requests of one accepted connection.
+
+    Args:
+        transport: to the client; closed at the end.
+        listener: where it came to.
+        context: the worker's.
+        arrival: how it came; None: as it is, without TLS or a PROXY header.
+        received: what was read from the client before.
 
     Theory of operation. The task sleeps on the client, and plain exchanges are served by reflexes while it
     does. It is woken for what only a task can do: a request that it finds in ``_record``, or what there is to
@@ -65,31 +77,45 @@ class ClientConnection:
         "_started_at",
         "_turns",
         "_waits",
+        "arrival",
         "caller",
         "context",
         "exchange",
         "has_unread",
+        "introduced",
         "is_idle",
         "lineage",
         "listener",
         "transport",
     )
 
-    def __init__(self, transport: Transport, listener: HttpListener, context: WorkerContext) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        listener: HttpListener,
+        context: WorkerContext,
+        arrival: Arrival | None = None,
+        received: bytes = b"",
+    ) -> None:
         self.transport = transport
         self.listener = listener
         """In the form that the present request began with."""
         self.lineage = listener.lineage
         self.context = context
-        self.caller = Caller(transport.peer_ip, listener)
+        self.arrival = arrival
+        self.caller = Caller(self._client_ip(), listener, self.arrival)
         self.exchange: Exchange | None = None
         """Served by the task."""
+        self.introduced: IntroducedConnections | None = None
+        """Backend connections that are this client's own."""
         self.is_idle = True
         self.has_unread = False
         """An answer was given before the request was received whole; more of it may come."""
         self._error: Exception | None = None
         """What a reflex left to the task to raise."""
         self._heads = HeadBuffer(listener.directions.head_limits.max_size)
+        if received:
+            self._heads.feed(received)
         self._idle_until = 0.0
         self._is_over = False
         self._plain: PlainExchange | None = None
@@ -129,6 +155,12 @@ class ClientConnection:
                     plain.abandon()
             finally:
                 self.transport.close()
+                if self.introduced is not None:
+                    self.introduced.close()
+
+    def _client_ip(self) -> str:
+        """Of the client, as far as it is known from the connection."""
+        return self.transport.peer_ip if self.arrival is None else self.arrival.client_ip
 
     def _has_more(self) -> bool:
         """Whether the client sent more than was answered, and so may still be sending."""
@@ -145,7 +177,8 @@ class ClientConnection:
         if self.lineage.current not in {None, self.listener}:
             self._move()
             # What is idle has at most the new time from now on, also if that is shorter.
-            until = self.context.now() + self.listener.timeouts.idle
+            spare = FOREIGN_GRACE if self.caller.is_foreign else self.listener.timeouts.idle
+            until = self.context.now() + spare
             if until < self._idle_until:
                 self._idle_until = until
                 if self.transport.source.is_parked:
@@ -160,7 +193,7 @@ class ClientConnection:
         listener = self.lineage.current
         if listener is not None and listener is not self.listener:
             self.listener = listener
-            self.caller = Caller(self.transport.peer_ip, listener)
+            self.caller = Caller(self._client_ip(), listener, self.arrival)
             self._heads.max_size = listener.directions.head_limits.max_size
 
     def nudge_idle(self) -> None:

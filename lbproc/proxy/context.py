@@ -14,6 +14,7 @@ import trio
 
 from lbproc.core.memo import Memo
 from lbproc.net.readiness import Deadlines
+from lbproc.net.tls.upstream import ClientContexts
 from lbproc.net.transport import Transport
 from lbproc.proxy.answer import Answer
 from lbproc.proxy.known import KNOWN_HEAD_SIZE, KNOWN_HEADS
@@ -25,6 +26,9 @@ from lbproc.telemetry.stamp import UtcClock
 from lbproc.types import Address
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from lbproc.net.tls.sites import Enroll
     from lbproc.proxy.runtime import Runtime
 
 Connector = Callable[[Address, float], Awaitable[Transport]]
@@ -33,6 +37,10 @@ Connector = Callable[[Address, float], Awaitable[Transport]]
 
 def _stay() -> None:
     """For a worker whose configuration never changes."""
+
+
+def _leave_alone(_context: SSLContext, _domain: str) -> None:
+    """For a worker that shares no session tickets with others."""
 
 
 @dataclass(slots=True)
@@ -45,7 +53,7 @@ class WorkerContext:
     access_log: AccessLog
     log: ErrorLog
     wall_clock: UtcClock
-    """For the access log alone."""
+    """For the access log, and the dates of certificates."""
     random: Random
     """Made after fork: siblings with one seed would pick in step."""
     now: Callable[[], float] = trio.current_time
@@ -56,6 +64,10 @@ class WorkerContext:
     """The heads that backends answer with, seen before."""
     move: Callable[[], None] = _stay
     """Moves this worker to the generation in force, as far as that can be done now."""
+    enroll_tickets: Enroll = _leave_alone
+    """Gives contexts of TLS the keys of session tickets that all workers share."""
+    client_contexts: ClientContexts = field(default_factory=ClientContexts)
+    """Contexts of TLS towards backends."""
     runtime: Runtime = field(init=False)
     """In use."""
     generation: Callable[[], int] = field(init=False)

@@ -7,22 +7,29 @@ else the request is tried again where that is allowed, or answered.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lbproc.telemetry.events import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
-    from lbproc.proxy.connection import ClientConnection
     from lbproc.proxy.runtime import Runtime
     from lbproc.telemetry.log import ErrorLog
+    from lbproc.types import Row
 
 _NAMED = 10
 """Backends that are named in an event."""
 
 
-def cut_what_is_out(runtime: Runtime, connections: Iterable[ClientConnection], log: ErrorLog) -> int:
+class Cuttable(Protocol):
+    """A client's connection, or a session of datagrams."""
+
+    def cut(self, rows: Collection[Row]) -> Row | None:
+        """Ends what is under way with one of these backends, if it is, and says with which."""
+
+
+def cut_what_is_out(runtime: Runtime, connections: Iterable[Cuttable], log: ErrorLog) -> int:
     """Closes idle connections to backends that went out of use, and cuts what is under way there if asked to.
 
     Args:

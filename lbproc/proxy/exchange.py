@@ -15,11 +15,12 @@ from lbproc.core.http.framing import FramingKind
 from lbproc.core.http.rejected import Rejected
 from lbproc.core.pick import NoBackend
 from lbproc.errors import CapacityError
-from lbproc.net.connect import ConnectFailed
 from lbproc.net.transport import ConnectionLost
 from lbproc.proxy.attempt import Attempt
 from lbproc.proxy.failover import BUDGET_SPENT, Failover
+from lbproc.proxy.introduced import IntroducedConnections, introduce
 from lbproc.proxy.pending import AnswerDeclined, ExchangeFailed, PendingRequest
+from lbproc.proxy.reaching import Unreached, reach
 from lbproc.proxy.replying import reply
 from lbproc.shm.views import BackendCounter
 from lbproc.telemetry.events import Event
@@ -33,13 +34,6 @@ if TYPE_CHECKING:
     from lbproc.proxy.plain import PlainExchange
     from lbproc.proxy.record import Record
     from lbproc.types import Row
-
-_CONNECT_FAULTS = {
-    "refused": Fault.CONNECT_REFUSED,
-    "timeout": Fault.CONNECT_TIMEOUT,
-    "unreachable": Fault.CONNECT_UNREACHABLE,
-    "local": Fault.OUT_OF_SOCKETS,
-}
 
 
 async def serve_request(connection: ClientConnection, record: Record, plain: PlainExchange | None) -> bool:
@@ -68,7 +62,7 @@ async def serve_request(connection: ClientConnection, record: Record, plain: Pla
                 )
             if plan.balancer is None:
                 whole = framing.kind is not FramingKind.CHUNKED and not framing.length
-                return await reply(connection, Fault.NO_ROUTE.reply(), plan.head, record, whole=whole)
+                return await reply(connection, plan.refusal, plan.head, record, whole=whole)
             pending = PendingRequest(plan, introduction, record, connection.take_rest())
         else:
             pending = PendingRequest(plan, plain.introduction, record, plain.early)
@@ -237,12 +231,13 @@ class Exchange:
         if backend.outlier is not None:
             backend.outlier.failed(backend, failure.reply.cause)
         self._context.view.count_backend(backend.row, BackendCounter.FAILURES)
-        pool, name, answer = self._balancer.name, backend.name, failure.reply
+        pool, name, reason = self._balancer.name, backend.name, failure.reason
         if failure.fault in CONNECT_FAULTS:
-            self._context.log.write(Event.BACKEND_UNREACHABLE, pool=pool, backend=name, reason=answer.detail)
+            self._context.log.write(Event.BACKEND_UNREACHABLE, pool=pool, backend=name, reason=reason)
         else:
+            cause = failure.reply.cause
             self._context.log.write(
-                Event.BACKEND_MISBEHAVED, pool=pool, backend=name, cause=answer.cause, reason=answer.detail
+                Event.BACKEND_MISBEHAVED, pool=pool, backend=name, cause=cause, reason=reason
             )
 
     async def _try(self, backend: Backend) -> bool:
@@ -264,7 +259,7 @@ class Exchange:
         reused = None if plain is None else plain.upstream
         if reused is None:
             plain = None
-            reused = backend.checkout()
+            reused = self._checkout(backend)
             if reused is not None:
                 self._context.view.count_reuse(backend.row)
         if reused is not None:
@@ -280,27 +275,43 @@ class Exchange:
         return await self._attempt(backend, await self._connect(backend), None)
 
     async def _connect(self, backend: Backend) -> Transport:
-        record, view = self._record, self._context.view
+        record = self._record
         patience = self._balancer.timeouts.connect
         if self._pending.per_try is not None:
             patience = min(patience, self._pending.per_try)
         record.connect_started_at = self._context.now()
-        fault = Fault.CONNECT_UNREACHABLE
-        for address in backend.addresses:
-            view.count_backend(backend.row, BackendCounter.CONNECTS)
-            try:
-                transport = await self._context.connect(address, self._context.now() + patience)
-            except ConnectFailed as error:
-                view.count_backend(backend.row, BackendCounter.CONNECT_FAILURES)
-                fault = _CONNECT_FAULTS.get(error.kind, Fault.CONNECT_FAILED)
-            else:
-                record.connected_at = transport.opened_at = self._context.now()
-                if self._is_cut:
-                    transport.close()
-                    self._progress.untouched = True
-                    raise ExchangeFailed(Fault.BACKEND_DOWN)
-                return transport
-        raise ExchangeFailed(fault)
+        try:
+            transport = await reach(backend, self._context, patience, self._greeting(), speaks_http=True)
+        except Unreached as error:
+            raise ExchangeFailed(error.fault, error.reply, error.reason) from None
+        record.connected_at = transport.opened_at
+        if self._is_cut:
+            transport.close()
+            self._progress.untouched = True
+            raise ExchangeFailed(Fault.BACKEND_DOWN)
+        return transport
+
+    def _greeting(self) -> bytes:
+        """What a backend is told first of whose connection it is, if it is to know."""
+        version = self._balancer.config.proxy_protocol
+        return b"" if version is None else introduce(self._connection, version)
+
+    def _checkout(self, backend: Backend) -> Transport | None:
+        """An idle connection. One that was introduced as some client's serves no other."""
+        if self._balancer.config.proxy_protocol is None:
+            return backend.checkout()
+        own = self._connection.introduced
+        return None if own is None else own.checkout(backend, self._context.now())
+
+    def _checkin(self, backend: Backend, upstream: Transport) -> None:
+        """Keeps a connection for reuse."""
+        connection, now = self._connection, self._context.now()
+        if self._balancer.config.proxy_protocol is None:
+            backend.checkin(upstream, now)
+            return
+        if connection.introduced is None:
+            connection.introduced = IntroducedConnections()
+        connection.introduced.checkin(backend, upstream, now)
 
     async def _attempt(self, backend: Backend, upstream: Transport, plain: PlainExchange | None) -> bool:
         """Makes one attempt over one backend connection, which is kept for reuse or closed."""
@@ -320,7 +331,7 @@ class Exchange:
         finally:
             self._upstream = None
             if attempt is not None and attempt.keeps_upstream:
-                backend.checkin(upstream, self._context.now())
+                self._checkin(backend, upstream)
             else:
                 upstream.close()
 

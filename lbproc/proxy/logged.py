@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from lbproc.proxy.record import CombinedRecord, Record
+from lbproc.proxy.record import CombinedRecord, Record, TlsRecord
+from lbproc.proxy.relay_record import CombinedRelayRecord, RelayRecord
 from lbproc.telemetry.combined import render_combined_asked, render_combined_caller
 from lbproc.telemetry.entry import render_asked, render_caller
 
@@ -27,11 +28,15 @@ class LogFormat:
         caller: what follows from the connection, of the client's address and the listener's name.
         asked: what follows from the request's head.
         record: accounts that write such lines.
+        tls_record: those of requests that came by TLS.
+        relay_record: accounts of connections that are relayed as they are, which do so too.
     """
 
     caller: Callable[[str | None, str], str]
     asked: Callable[[RequestHead], str]
     record: type[Record]
+    tls_record: type[Record]
+    relay_record: type[RelayRecord]
 
 
 def _version(head: RequestHead) -> str:
@@ -52,9 +57,11 @@ def _combined_asked(head: RequestHead) -> str:
     )
 
 
-JSON: Final = LogFormat(render_caller, _json_asked, Record)
+JSON: Final = LogFormat(render_caller, _json_asked, Record, TlsRecord, RelayRecord)
 
 FORMATS: Final[dict[Literal["json", "combined"], LogFormat]] = {
     "json": JSON,
-    "combined": LogFormat(_combined_caller, _combined_asked, CombinedRecord),
+    "combined": LogFormat(
+        _combined_caller, _combined_asked, CombinedRecord, CombinedRecord, CombinedRelayRecord
+    ),
 }

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 
 class ExchangeFailed(Exception):  # noqa: N818  what happened to the exchange, never an error of this program
-    """The exchange cannot go on; carries the fault, and the exact reply where one is known."""
+    """The exchange cannot go on; carries the fault, and the exact reply and reason where these are known."""
 
-    def __init__(self, fault: Fault, reply: Reply | None = None) -> None:
+    def __init__(self, fault: Fault, reply: Reply | None = None, reason: str = "") -> None:
         super().__init__(fault.name)
         self.fault = fault
         self.reply = reply or fault.reply()
+        self.reason = reason or self.reply.detail
+        """For the log, and nobody else."""
 
     def bare(self) -> ExchangeFailed:
         """Itself without the frames it came through, to be kept by one of them: no cycle of references."""
@@ -75,9 +77,9 @@ class KeptBody:
                 self.kept = None
         return relayed, self.excess
 
-    def at_eof(self) -> bool:
+    def at_eof(self, *, is_truncated: bool = False) -> bool:
         """Whether the body may end here."""
-        return self._body.at_eof()
+        return self._body.at_eof(is_truncated=is_truncated)
 
 
 class PendingRequest:

@@ -2,7 +2,8 @@
 
 Owns the memo of whole heads of one listener. Nothing in a plan depends on the connection or the moment:
 neither the peer, nor ids, nor the backend. Whom a listener trusts makes two kinds of peers, whose forwarding
-headers go on or do not; each kind has a planner of its own.
+headers go on or do not; each kind has a planner of its own. So has each kind of TLS: which hosts may be asked
+for on a connection depends on which certificate its client was asked for.
 """
 
 from __future__ import annotations
@@ -23,10 +24,28 @@ if TYPE_CHECKING:
 
     from lbproc.core.http.head import RequestHead
     from lbproc.proxy.balancer import Balancer
-    from lbproc.proxy.listener import Directions
+    from lbproc.proxy.http_listener import Directions
 
 MAX_PLAIN_BODY = 8192
 """Bytes of a request's body that reflexes send with its head, when they have come with it."""
+
+
+class Audience:
+    """Peers that came alike, as far as plans for their requests depend on it.
+
+    Args:
+        scheme: how they speak: ``http`` or ``https``.
+        serves: says of a host whether it may be asked for on their connections; None: any may.
+    """
+
+    __slots__ = ("scheme", "serves")
+
+    def __init__(self, scheme: str, serves: Callable[[str], bool] | None = None) -> None:
+        self.scheme = scheme
+        self.serves = serves
+
+
+IN_CLEAR = Audience("http")
 
 
 class Plan:
@@ -36,6 +55,7 @@ class Plan:
         head: the request's.
         size: bytes of the head as it came.
         balancer: the pool that serves it; None: no route matches.
+        refusal: what is answered where there is no pool.
         start: the beginning of the head that the backend gets, up to the forwarding headers.
         origin: of an untrusted peer's forwarding headers the part that follows from the head.
         keeps_client: the connection may go on after a response that is delimited.
@@ -57,19 +77,28 @@ class Plan:
         "keeps_client",
         "origin",
         "plain",
+        "refusal",
         "routed",
         "size",
         "start",
     )
 
-    def __init__(self, head: RequestHead, size: int, directions: Directions, *, trusted: bool) -> None:
+    def __init__(
+        self,
+        head: RequestHead,
+        size: int,
+        directions: Directions,
+        audience: Audience = IN_CLEAR,
+        *,
+        trusted: bool,
+    ) -> None:
         self.head = head
         self.size = size
-        destination = directions.find(head.hostname, head.path, head.method)
+        destination, self.refusal = directions.settle(head, audience)
         self.balancer: Balancer | None = destination.balancer
         self.routed = destination.routed
         self.start = render_request_start(head, trusted=trusted)
-        self.origin = b"" if trusted else render_origin(head, "http")
+        self.origin = b"" if trusted else render_origin(head, audience.scheme)
         has_retries = self.balancer is not None and self.balancer.retries is not None
         self.plain: type[PlainExchange] = CautiousExchange if has_retries else PlainExchange
         self.is_idempotent = head.method in IDEMPOTENT
@@ -95,16 +124,20 @@ class Planner:
 
     Args:
         directions: the listener's limits and routes.
-        trusted: the peers are trusted proxies.
+        audience: how these peers came.
+        trusted: they are trusted proxies.
 
     Attributes:
         find: the plan of a head that was seen before, or None.
+        scheme: how these peers speak.
     """
 
-    __slots__ = ("_directions", "_memo", "_trusted", "find")
+    __slots__ = ("_audience", "_directions", "_memo", "_trusted", "find", "scheme")
 
-    def __init__(self, directions: Directions, *, trusted: bool) -> None:
+    def __init__(self, directions: Directions, audience: Audience = IN_CLEAR, *, trusted: bool) -> None:
         self._directions = directions
+        self._audience = audience
+        self.scheme = audience.scheme
         self._trusted = trusted
         self._memo: Memo[Plan] = Memo(KNOWN_HEADS, KNOWN_HEAD_SIZE)
         self.find: Callable[[bytes], Plan | None] = self._memo.get
@@ -118,14 +151,14 @@ class Planner:
         plan = self.find(raw)
         if plan is None:
             head = parse_request_head(raw, self._directions.head_limits)
-            plan = Plan(head, len(raw), self._directions, trusted=self._trusted)
+            plan = Plan(head, len(raw), self._directions, self._audience, trusted=self._trusted)
             if is_memorable(head):
                 self._memo.offer(raw, plan)
         return plan
 
     def plan_again(self, plan: Plan) -> Plan:
         """The plan of a head that another planner has read."""
-        return Plan(plan.head, plan.size, self._directions, trusted=self._trusted)
+        return Plan(plan.head, plan.size, self._directions, self._audience, trusted=self._trusted)
 
     def forget(self) -> None:
         """Forgets all heads, for good: new ones are planned one by one."""

@@ -44,6 +44,8 @@ class Record:
     connect_started_at = 0.0
     connected_at = 0.0
     retries = 0
+    tls: str | None = None
+    """The version of TLS that the client speaks."""
 
     def __init__(self, context: WorkerContext, caller: Caller) -> None:
         self._context = context
@@ -111,8 +113,20 @@ class Record:
             total_ms=(ended_at - self.started_at) * 1e3,
             retries=self.retries,
             request_id=self.request_id,
-            tls=None,
+            tls=self.tls,
         )
+
+
+class TlsRecord(Record):
+    """An account of what came by TLS, as its caller says."""
+
+    def __init__(self, context: WorkerContext, caller: Caller) -> None:
+        super().__init__(context, caller)
+        self.tls = caller.tls
+
+    def write_plain(self, ended_at: float) -> None:
+        """As any other: what a line costs more is little beside TLS."""
+        self.write(ended_at)
 
 
 class CombinedRecord(Record):

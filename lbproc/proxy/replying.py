@@ -63,7 +63,13 @@ async def reply(
     Raises:
         ConnectionLost: the client is gone.
     """
-    keep = request is not None and request.keep_alive and whole and not connection.lineage.draining
+    keep = (
+        request is not None
+        and request.keep_alive
+        and whole
+        and not connection.lineage.draining
+        and not connection.caller.is_foreign
+    )
     piece = render_reply(
         answer,
         accept=b", ".join(request.values(b"accept")) if request is not None else b"",
@@ -71,7 +77,7 @@ async def reply(
         head_only=request is not None and request.method == b"HEAD",
         request_id=record.request_id or "",
     )
-    record.cause = answer.cause
+    record.cause = answer.cause or None
     bytes_before = record.bytes_out
     try:
         await send_all(connection, piece, record)
@@ -102,7 +108,7 @@ async def refuse(connection: ClientConnection, rejected: Rejected, started_at: f
     context.log.write(
         Event.REQUEST_REJECTED,
         listener=listener.name,
-        client_ip=connection.transport.peer_ip or None,
+        client_ip=connection.caller.peer_ip or None,
         status=rejected.status,
         reason=rejected.detail,
     )

@@ -6,22 +6,41 @@ A request keeps the runtime it started with, for as long as it runs.
 Invariants:
 - A runtime follows only membership that was published for its own generation.
 - Nothing that an old runtime is made of is named by the new one, except for what it has inherited.
+- Before a worker says that it follows a membership without a pool, it keeps that pool's places in the table
+  for requests that may still come to it; until nothing has its balancer any more.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 import msgpack
 
 from lbproc.proxy.balancer import Balancer
-from lbproc.proxy.listener import HttpListener
-from lbproc.proxy.logged import FORMATS
+from lbproc.proxy.door import make_door
+from lbproc.proxy.entrance import make_entrance
+from lbproc.proxy.http_listener import HttpListener
+from lbproc.proxy.logged import FORMATS, LogFormat
+from lbproc.proxy.passthrough import PassthroughListener
+from lbproc.proxy.tcp import TcpListener
+from lbproc.proxy.udp import UdpListener
 
 if TYPE_CHECKING:
-    from lbproc.config.model import Config
+    from collections.abc import Callable, Collection, Iterable
+
+    from lbproc.config.model import Config, ListenerConfig
     from lbproc.proxy.context import WorkerContext
+    from lbproc.proxy.listener import Listener
     from lbproc.types import Row
+
+_KINDS: Final[dict[str, Callable[[str, ListenerConfig, dict[str, Balancer], int, LogFormat], Listener]]] = {
+    "http": HttpListener,
+    "tcp": TcpListener,
+    "tls_passthrough": PassthroughListener,
+    "udp": UdpListener,
+}
+"""What makes the listeners of each protocol."""
 
 _NOBODY: frozenset[Row] = frozenset()
 
@@ -41,14 +60,52 @@ class Runtime:
         self._context = context
         self._epoch = -1
         self._noticed = -1
+        self._kept: list[tuple[ref[Balancer], int]] = []
+        """Balancers whose pools are gone, of whatever generation, and the entries that keep their places."""
         self.pools = {
             name: Balancer(name, pool, context, context.follow_membership)
             for name, pool in config.pools.items()
         }
-        self.listeners = {
-            name: HttpListener(name, listener, self.pools, generation, FORMATS[config.log.format])
-            for name, listener in config.listeners.items()
+        self.listeners = self._make_listeners(config, config.listeners, self.pools)
+
+    def _make_listeners(
+        self, config: Config, names: Iterable[str], pools: dict[str, Balancer]
+    ) -> dict[str, Listener]:
+        log_format = FORMATS[config.log.format]
+        found = [(name, config.listeners[name]) for name in names]
+        listeners = {
+            name: _KINDS[listener.protocol](name, listener, pools, self.generation, log_format)
+            for name, listener in found
         }
+        for name, listener in listeners.items():
+            listener.door = make_door(name, listener.config, pools, self._context)
+            generation = self.generation if config is self.config else 0
+            listener.entrance = make_entrance(name, listener.config, config.limits, generation, self._context)
+        return listeners
+
+    def revive(self, former: Config, names: Collection[str]) -> dict[str, Listener]:
+        """Listeners for what was queued before this worker was born, at addresses that have gone.
+
+        Those that were removed get one more form, whose connections end with what they ask. It goes to the
+        pools that have the names today; where there is none any more it is answered that nobody is there.
+
+        Args:
+            former: the configuration that had the addresses.
+            names: of the listeners there.
+        """
+        gone = {
+            name: Balancer(name, pool, self._context, self._context.follow_membership)
+            for name, pool in former.pools.items()
+            if name not in self.pools
+        }
+        for balancer in gone.values():
+            balancer.stay_empty()
+        removed = self._make_listeners(
+            former, [name for name in names if name not in self.listeners], gone | self.pools
+        )
+        for listener in removed.values():
+            listener.lineage.end()
+        return removed | {name: self.listeners[name] for name in names if name in self.listeners}
 
     @classmethod
     def begin(cls, config: Config, context: WorkerContext, generation: int = 1) -> Runtime:
@@ -71,19 +128,34 @@ class Runtime:
             if name in previous.pools:
                 balancer.inherit(previous.pools[name])
         for name, listener in self.listeners.items():
-            if name in previous.listeners:
-                listener.succeed(previous.listeners[name])
+            before = previous.listeners.get(name)
+            if before is not None and listener.continues(before):
+                listener.succeed(before)
             else:
                 listener.lineage.draining = self._context.draining
                 listener.lineage.leaving = self._context.leaving
         self._context.runtime = self
-        for name, listener in previous.listeners.items():
+        for listener in previous.listeners.values():
             listener.retire()
-            if name not in self.listeners:
+            if listener.lineage.current is listener:  # nobody continues it
                 listener.lineage.end()
-        self._take_over(membership)
         previous.retire()
+        self._keep_gone(previous)  # before it says what it follows
+        self._take_over(membership)
         return True
+
+    def _keep_gone(self, previous: Runtime) -> None:
+        self._kept, previous._kept = previous._kept, []
+        for name, balancer in previous.pools.items():
+            if name not in self.pools and (entry := balancer.keep()) is not None:
+                self._kept.append((ref(balancer), entry))
+
+    def _release_kept(self) -> None:
+        """Gives back what kept the places of balancers that nobody has any more."""
+        ended = [entry for balancer, entry in self._kept if balancer() is None]
+        self._kept = [(balancer, entry) for balancer, entry in self._kept if balancer() is not None]
+        for entry in ended:
+            self._context.view.release(entry)
 
     def follow_membership(self) -> None:
         """Takes over published membership if it changed since the last call."""
@@ -124,6 +196,8 @@ class Runtime:
         """Does what is due in the pools without a request; from the worker's pulse."""
         for balancer in self.pools.values():
             balancer.look()
+        if self._kept:
+            self._release_kept()
 
     def close_aged(self, now: float) -> None:
         """Closes backend connections that have been idle too long."""

@@ -28,7 +28,10 @@ class ProcessState(IntEnum):
 
 
 class WorkerCounter(IntEnum):
-    """Counters of a process. CONNECTIONS and TUNNELS are gauges: they end with their process."""
+    """Counters of a process. CONNECTIONS and TUNNELS are gauges: they end with their process.
+
+    A session of datagrams counts as a connection.
+    """
 
     CONNECTIONS = 0
     TUNNELS = 1
@@ -47,6 +50,13 @@ class WorkerCounter(IntEnum):
     ACCEPT_PAUSES = 14
     DEFECTS = 15
     HANDED_OVER = 16
+    TLS_HANDSHAKES = 17
+    TLS_RESUMED = 18
+    TLS_FAILED = 19
+    DATAGRAMS_IN = 20
+    DATAGRAMS_OUT = 21
+    DATAGRAMS_REFUSED = 22
+    DATAGRAMS_LOST = 23
 
 
 GAUGES = (WorkerCounter.CONNECTIONS, WorkerCounter.TUNNELS)
@@ -72,3 +82,14 @@ class BackendCounter(IntEnum):
     RETRIES = 14
     RETRIES_DENIED = 15
     EJECTIONS = 16
+
+
+class Refusal(IntEnum):
+    """Why a connection was not let in. ADMITTED is none: a limit could not be counted, and let it in."""
+
+    MAX_CONNECTIONS = 0
+    CONNECTIONS = 1
+    NEW_CONNECTIONS = 2
+    KEYS_FULL = 3
+    LEDGER_FULL = 4
+    ADMITTED = 5

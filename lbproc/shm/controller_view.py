@@ -75,6 +75,10 @@ class ControllerView:
         """Notes that a backend was checked now."""
         self._table.words.store(self._table.layout.in_row(row, "checked_at"), monotonic_ns())
 
+    def abandoned(self) -> int:
+        """The newest generation of which it is certain that it will not be in force, unless it is."""
+        return self._table.words.load(self._table.layout.in_header("abandoned"))
+
     def membership_epoch(self) -> int:
         """Changes when there is a newer membership to read."""
         return self._membership.epoch()

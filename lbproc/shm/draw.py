@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from enum import IntEnum
 
-from lbproc.shm.cells import BackendCounter, ProcessState, Role, WorkerCounter
+from lbproc.shm.cells import BackendCounter, ProcessState, Refusal, Role, WorkerCounter
 from lbproc.shm.layout import MAGIC, VERSION, WORD_BYTES, Capacities, Field, Layout, Placed
 from lbproc.types import Admin, Health, Liveness
 
@@ -35,7 +35,7 @@ _WORDS_OF_MANY_PARTS = """\
 ## Words of many parts
 
 ```
-counted word (in_flight, concurrency)
+counted word (in_flight, kept, concurrency, open)
  63                            32 31         24 23                      0
 +--------------------------------+-------------+-------------------------+
 |            sequence            |   column    |          count          |
@@ -68,11 +68,18 @@ arrival of a key
 +--+--+---------------------------+------------+-------------------------+
   c: claimed; c and p: proposed; neither: the word is a time in ns
 
+place of a flow, unless it is claimed as a key is
+ 63 62 61                                               17 16            0
++-----+---------------------------------------------------+--------------+
+|  0  |                   until when, ms                  |   row + 1    |
++-----+---------------------------------------------------+--------------+
+
 claim
- 63                            32 31                                    0
-+--------------------------------+---------------------------------------+
-|            sequence            |               cell + 1                |
-+--------------------------------+---------------------------------------+
+ 63                            32 31 30                                 0
++--------------------------------+--+------------------------------------+
+|            sequence            |f |              cell + 1              |
++--------------------------------+--+------------------------------------+
+  f: the cell is one of flows
 ```
 """
 
@@ -83,7 +90,7 @@ def draw() -> str:
     layout = Layout(capacities)
     sections = (
         *(layout.header, layout.rows, layout.pools, layout.columns, layout.keys, layout.membership),
-        layout.slots,
+        *(layout.slots, layout.listeners, layout.flows),
     )
     numbers = ", ".join(f"{getattr(capacities, name):,} {name}" for name in Capacities.__slots__)
     parts = [_OPENING.format(version=VERSION, magic=MAGIC, capacities=numbers.replace("_", " "))]
@@ -93,7 +100,8 @@ def draw() -> str:
     parts.append(_WORDS_OF_MANY_PARTS)
     parts += ["\n## Numbers with a meaning\n", "\nAn index or value, and its name.\n\n"]
     parts += [
-        _meaning(one) for one in (Health, Liveness, Admin, Role, ProcessState, WorkerCounter, BackendCounter)
+        _meaning(one)
+        for one in (Health, Liveness, Admin, Role, ProcessState, WorkerCounter, BackendCounter, Refusal)
     ]
     return "".join(parts)
 

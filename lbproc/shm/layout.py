@@ -21,7 +21,7 @@ from typing import Literal
 from lbproc.types import Column, Row, Slot
 
 MAGIC = int.from_bytes(b"lbproc\x00\x01", "little")
-VERSION = 2
+VERSION = 3
 
 WORD_BYTES = 8
 PAGE_WORDS = 512
@@ -37,6 +37,12 @@ COLUMNS_LIMIT = 256
 
 LEDGER_LIMIT = 1 << 22
 """An intent names its entry in 22 bits."""
+
+CELLS_LIMIT = 1 << 30
+"""A claim names its cell, of one of two sections, in 32 bits, and 0 there is none."""
+
+FLOW_ROW_BITS = 17
+"""Of a flow's place: its backend's row + 1. The rest is a time in ms."""
 
 NO_COLUMN = Column(0)
 """Belongs to nobody, so that a tag of 0 names no operation."""
@@ -57,25 +63,36 @@ class Capacities:
         keys: cells for the keys of limits; a power of two.
         ledger: entries of each column, one for each thing that a process holds at one time.
         membership_bytes: size of the published membership.
+        listeners: listeners that there are at one time, with those that went and have connections left.
+        flows: cells for UDP flows; a power of two.
     """
 
     columns: int = 256
     backends: int = 4096
     pools: int = 1024
     keys: int = 1_048_576
-    ledger: int = 65_536
+    ledger: int = 131_072
     membership_bytes: int = 4 << 20
+    listeners: int = 1024
+    flows: int = 1_048_576
 
     def __post_init__(self) -> None:
-        highest = {"columns": COLUMNS_LIMIT, "ledger": LEDGER_LIMIT}
+        highest = {
+            "columns": COLUMNS_LIMIT,
+            "ledger": LEDGER_LIMIT,
+            "backends": (1 << FLOW_ROW_BITS) - 1,
+            "keys": CELLS_LIMIT,
+            "flows": CELLS_LIMIT,
+        }
         for field in fields(self):
             lowest = 3 if field.name == "columns" else 1
             value = getattr(self, field.name)
             limit = highest.get(field.name, 1 << 31)
             if not lowest <= value <= limit:
                 raise ValueError(f"the table's {field.name} must be {lowest} to {limit}, not {value}")
-        if self.keys & (self.keys - 1):
-            raise ValueError(f"the table's keys must be a power of two, not {self.keys}")
+        for name, cells in {"keys": self.keys, "flows": self.flows}.items():
+            if cells & (cells - 1):
+                raise ValueError(f"the table's {name} must be a power of two, not {cells}")
 
     @property
     def membership_words(self) -> int:
@@ -136,7 +153,7 @@ HEADER = Section(
         Field("version", "supervisor", "of this layout"),
         Field("size_bytes", "supervisor", "of the whole segment, which is sealed"),
         Field(
-            "capacities", "supervisor", "as the table was made with, in the order of `Capacities`", words=6
+            "capacities", "supervisor", "as the table was made with, in the order of `Capacities`", words=8
         ),
         Field("created_at", "supervisor", "ns, monotonic"),
         Field("generation", "shared", "of the configuration in force", align=LINES),
@@ -149,6 +166,7 @@ HEADER = Section(
             "status_epoch", "shared", "changes of any health, admin or ejected cell, and of the membership"
         ),
         Field("membership_length", "supervisor", "bytes in each of the two buffers", words=2, align=LINES),
+        Field("abandoned", "supervisor", "the newest generation whose preparation has come to nothing"),
     ),
 )
 
@@ -195,6 +213,11 @@ POOLS = Section(
             align=LINES,
         ),
         Field("panic", "shared", "1 while too few of its backends are available"),
+        Field(
+            "kept",
+            "shared",
+            "counted word: workers that may still pick by what the pool was, once it is gone",
+        ),
     ),
     per="pools",
 )
@@ -204,7 +227,8 @@ COLUMNS = Section(
     "processes; column 0 is nobody's, column 1 the supervisor's",
     (
         Field("intent", "owner", "operation under way: sequence(32), kind(2), owner(8), entry(22)"),
-        Field("claim", "owner", "key cell being claimed: sequence(32), cell + 1 (32); 0 there: none"),
+        Field("claim", "owner", "cell being claimed: sequence(32), of flows(1), cell + 1 (31), 0: none"),
+        Field("claimed_from", "owner", "the time of a cell that is being retired, while it is; else 0"),
         Field("heartbeat", "owner", "ns, monotonic, of the last turn of its event loop", align=LINES),
         Field("state", "owner", "`ProcessState`"),
         Field("generation", "owner", "of the configuration it follows"),
@@ -253,9 +277,11 @@ KEYS = Section(
             align=8,
         ),
         Field("key", "shared", "keyed hash, 128 bits; 0: none", words=2),
-        Field("claimed_at", "shared", "ns, monotonic, when the present key came"),
+        Field("begins_at", "shared", "the time that the present key begins with"),
         Field("concurrency", "shared", "counted word"),
-        Field("spare", "shared", "room to remember the numbers a debt was made with", words=3),
+        Field("interval", "shared", "of the rate limit that the time was made with, ns; 0: of none"),
+        Field("burst", "shared", "likewise"),
+        Field("generation", "shared", "of the configuration that has these numbers"),
     ),
     per="keys",
 )
@@ -281,7 +307,36 @@ SLOTS = Section(
     per="columns",
 )
 
-SECTIONS = (HEADER, ROWS, POOLS, COLUMNS, KEYS, MEMBERSHIP, SLOTS)
+LISTENERS = Section(
+    "listeners",
+    "listeners by name; they outlive the configuration that named them while a connection is left",
+    (
+        Field("open", "shared", "counted word: connections, of UDP listeners sessions", align=LINES),
+        Field("identity", "supervisor", "of the name, as that of a row", words=2, align=LINES),
+        Field("refused", "shared", "connections by `Refusal`", words=8, align=LINES),
+        Field("told_at", "shared", "ns, monotonic, when the log last told of it, by `Refusal`", words=8),
+    ),
+    per="listeners",
+)
+
+FLOWS = Section(
+    "flows",
+    "UDP flows and their backends, open-addressed as the keys are",
+    (
+        Field(
+            "place",
+            "shared",
+            "until when in ms(45), row + 1 (17), or a claim: column(8), sequence(32)",
+            align=8,
+        ),
+        Field("key", "shared", "keyed hash of listener and client, 128 bits; 0: none", words=2),
+        Field("begins_at", "shared", "the place that the present flow begins with"),
+        Field("unused", "shared", "0", words=4),
+    ),
+    per="flows",
+)
+
+SECTIONS = (HEADER, ROWS, POOLS, COLUMNS, KEYS, MEMBERSHIP, SLOTS, LISTENERS, FLOWS)
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -335,8 +390,10 @@ class Layout:
     __slots__ = (
         "capacities",
         "columns",
+        "flows",
         "header",
         "keys",
+        "listeners",
         "membership",
         "pools",
         "rows",
@@ -358,6 +415,8 @@ class Layout:
         self.keys = placed["keys"]
         self.membership = placed["membership"]
         self.slots = placed["slots"]
+        self.listeners = placed["listeners"]
+        self.flows = placed["flows"]
         self.size_bytes = _round_up(end, PAGE_WORDS) * WORD_BYTES
 
     def in_header(self, field: str) -> int:

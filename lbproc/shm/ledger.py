@@ -68,7 +68,7 @@ class Ledger:
     def _next_entry(self) -> int:
         entry = self._next
         if entry == self._capacity:
-            raise CapacityError(f"one process cannot hold more than {entry} requests and tunnels at one time")
+            raise CapacityError(f"one process cannot hold more than {entry} places at one time")
         self._next = entry + 1
         # A plain cell: the release store of the intent that follows puts it before the entry.
         self._cells[self._high_cell] = max(self._cells[self._high_cell], self._next)

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import add
 
-from lbproc.shm.cells import BackendCounter, ProcessState, Role, WorkerCounter
+from lbproc.shm.cells import BackendCounter, ProcessState, Refusal, Role, WorkerCounter
 from lbproc.shm.ejections import is_ejected
-from lbproc.shm.identity import row_identity
+from lbproc.shm.identity import identity_of, row_identity
 from lbproc.shm.layout import NO_COLUMN
 from lbproc.shm.table import Table
 from lbproc.types import Admin, Column, Health, Liveness, Row, Slot
@@ -76,6 +76,19 @@ class RowChecks:
     since: int
 
 
+@dataclass(frozen=True, slots=True)
+class ListenerCounts:
+    """A listener's connections.
+
+    Attributes:
+        open: now, those that took a place.
+        refused: ever, by ``Refusal``.
+    """
+
+    open: int
+    refused: tuple[int, ...]
+
+
 class Reader:
     """Reads everything, changes nothing. Cheap to make."""
 
@@ -124,6 +137,23 @@ class Reader:
     def in_flight(self, row: Row) -> int:
         """Requests and tunnels to a backend, of all processes."""
         return self._words.counts((self._layout.in_row(row, "in_flight"),))[0]
+
+    def listeners(self, names: Iterable[str]) -> dict[str, ListenerCounts]:
+        """What is open at listeners, and what was refused; those that have no words are left out."""
+        sought = {identity_of(name): name for name in names}
+        found = {}
+        layout = self._layout.listeners
+        for block in range(layout.blocks if sought else 0):
+            word = layout.at(block, "identity")
+            identity = self._words.load(word), self._words.load(word + 1)
+            if identity in sought:
+                found[sought[identity]] = ListenerCounts(
+                    self._words.counts((layout.at(block, "open"),))[0],
+                    tuple(self._run(layout.at(block, "refused"), len(Refusal))),
+                )
+            if identity == (0, 0):
+                break
+        return found
 
     def backend_totals(self, row: Row) -> tuple[int, ...]:
         """The counters of a backend by ``BackendCounter``, over all processes that ever were."""

@@ -12,7 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from heapq import heappop, heappush
 
@@ -21,7 +21,7 @@ from lbproc.shm.cells import GAUGES, ProcessState, Role, WorkerCounter
 from lbproc.shm.clock import monotonic_ns
 from lbproc.shm.identity import Identity, identity_of, row_name
 from lbproc.shm.keys import repair_claim
-from lbproc.shm.layout import ROWS, SUPERVISOR_COLUMN, WORD_BYTES, Placed
+from lbproc.shm.layout import LISTENERS, ROWS, SUPERVISOR_COLUMN, WORD_BYTES, Placed
 from lbproc.shm.membership import Membership
 from lbproc.shm.reader import Reader
 from lbproc.shm.repair import RepairReport, repair_ledger
@@ -36,7 +36,7 @@ _GIVEN_BACK: Identity = (1, 0)
 class SupervisorView:
     """Everything that only the supervisor may change."""
 
-    __slots__ = ("_membership", "_pools", "_rows", "_table", "column", "reader")
+    __slots__ = ("_listeners", "_membership", "_pools", "_rows", "_table", "column", "reader")
 
     def __init__(self, table: Table) -> None:
         self.column = SUPERVISOR_COLUMN
@@ -45,6 +45,7 @@ class SupervisorView:
         self._membership = Membership(table)
         self._rows = _Directory(table, table.layout.rows)
         self._pools = _Directory(table, table.layout.pools)
+        self._listeners = _Directory(table, table.layout.listeners)
         self._hand_out(self.column, Role.SUPERVISOR, None)
 
     def allocate_column(self, slot: Slot | None, role: Role) -> Column:
@@ -160,12 +161,77 @@ class SupervisorView:
             raise self._no_ticket()
         return index
 
-    def check_room(self, pools: Iterable[str], backends: Iterable[tuple[str, str]]) -> None:
+    def is_pool_kept(self, pool: str) -> bool:
+        """Whether a worker may still pick by what this pool was, although it is gone."""
+        if not self._pools.has(pool):
+            return False
+        word = self._table.layout.pools.at(self.ensure_pool(pool), "kept")
+        return self._table.words.counts((word,))[0] > 0
+
+    def release_pool(self, pool: str) -> None:
+        """Frees the words of a pool that is gone, for another one. Nothing is left of what they held.
+
+        Only for a pool that nobody touches any more (``core.control.departures``).
+
+        Raises:
+            KeyError: there is no such pool.
+            ValueError: a worker keeps it.
+        """
+        if not self._pools.has(pool):
+            raise KeyError(f"pool {pool}")
+        if self.is_pool_kept(pool):
+            raise ValueError(f"a worker keeps pool {pool}")
+        index = self.ensure_pool(pool)
+        for field in ("ticket", "retry_credit", "panic"):
+            self._table.words.store(self._table.layout.pools.at(index, field), 0)
+        self._pools.give_back(pool)
+
+    def ensure_listener(self, listener: str) -> int:
+        """The block of a listener, with its words (``shm.listeners``): the same as long as it is there.
+
+        Raises:
+            CapacityError: all are taken.
+        """
+        block = self._listeners.ensure(listener)
+        if block is None:
+            raise self._no_listener()
+        return block
+
+    def release_listener(self, listener: str) -> bool:
+        """Frees the words of a listener that is gone, unless something is open there; says whether it did.
+
+        A worker that meets one more connection for it may take a place in between, see ``shm.listeners``.
+        """
+        table = self._table
+        block = self._listeners.find(listener)
+        if block is None:
+            return True
+
+        def is_free() -> bool:
+            table.words.fence()
+            return not table.words.counts((table.layout.listeners.at(block, "open"),))[0]
+
+        if not self._listeners.give_back_if(listener, is_free):
+            return False
+        for field in LISTENERS.fields:
+            if field.name in {"refused", "told_at"}:
+                first = table.layout.listeners.at(block, field.name)
+                for word in range(first, first + field.words):
+                    table.words.store(word, 0)
+        return True
+
+    def check_room(
+        self,
+        pools: Iterable[str],
+        backends: Iterable[tuple[str, str]],
+        listeners: Iterable[str] = (),
+    ) -> None:
         """Sees whether all of these have, or can get, their places, before the first of them takes one.
 
         Args:
             pools: each once.
             backends: pool and address of each, once.
+            listeners: each once.
 
         Raises:
             CapacityError: there are too few.
@@ -174,6 +240,8 @@ class SupervisorView:
             raise self._no_ticket()
         if not self._rows.has_room_for(row_name(pool, address) for pool, address in backends):
             raise self._no_row()
+        if not self._listeners.has_room_for(listeners):
+            raise self._no_listener()
 
     def set_admin(self, row: Row, admin: Admin) -> None:
         """Publishes what the operator said of a backend, if it is news."""
@@ -186,6 +254,13 @@ class SupervisorView:
         """
         self._table.words.store(self._table.layout.in_header("generation"), generation)
         self._table.words.fetch_add(self._table.layout.in_header("status_epoch"), 1)
+
+    def set_abandoned(self, generation: int) -> None:
+        """Says that nothing is prepared any more for this generation and all before it.
+
+        Whoever is asked to, by a message that was long on its way, looks here before he looks for rows.
+        """
+        self._table.words.store(self._table.layout.in_header("abandoned"), generation)
 
     @property
     def membership_room(self) -> int:
@@ -218,6 +293,13 @@ class SupervisorView:
         limit = self._table.layout.capacities.pools
         return CapacityError(
             f"the shared table has room for {limit} pools and all are taken; use fewer pools"
+        )
+
+    def _no_listener(self) -> CapacityError:
+        limit = self._table.layout.capacities.listeners
+        return CapacityError(
+            f"the shared table has room for {limit} listeners and all are taken, some by listeners that were "
+            "removed and still have connections; use fewer, or start again"
         )
 
     def _hand_out(self, column: Column, role: Role, slot: Slot | None) -> None:
@@ -263,6 +345,10 @@ class _Directory:
         """Whether a name has a block."""
         return identity_of(name) in self._by_identity
 
+    def find(self, name: str) -> int | None:
+        """The block of a name; None if it has none."""
+        return self._by_identity.get(identity_of(name))
+
     def has_room_for(self, names: Iterable[str]) -> bool:
         """Whether each of these names, no two of them the same, has a block or can get one."""
         missing = sum(not self.has(name) for name in names)
@@ -289,6 +375,18 @@ class _Directory:
         block = self._by_identity.pop(identity_of(name))
         self._store_identity(block, _GIVEN_BACK)
         heappush(self._free, block)
+
+    def give_back_if(self, name: str, is_free: Callable[[], bool]) -> bool:
+        """Makes the block of a name free if that is true while it has no name; says whether it was."""
+        identity = identity_of(name)
+        block = self._by_identity[identity]
+        self._store_identity(block, _GIVEN_BACK)
+        if not is_free():
+            self._store_identity(block, identity)
+            return False
+        del self._by_identity[identity]
+        heappush(self._free, block)
+        return True
 
     def _store_identity(self, block: int, identity: Identity) -> None:
         word = self._section.at(block, "identity")

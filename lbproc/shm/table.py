@@ -31,14 +31,17 @@ class Table:
         layout: where everything is.
         words: the segment through the atomics.
         cells: the segment as plain 64-bit cells, for fields with a single writer.
+        secret: what names of clients are hashed with. It is random, not in the segment, and the same in all
+            processes that were forked from the one that made the table; b"" in a program that attached to it.
     """
 
-    __slots__ = ("cells", "fd", "layout", "words")
+    __slots__ = ("cells", "fd", "layout", "secret", "words")
 
     def __init__(self, fd: int, layout: Layout) -> None:
         memory = mmap.mmap(fd, layout.size_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self.fd = fd
         self.layout = layout
+        self.secret = b""
         self.words = Words(memory, layout.geometry())
         self.cells = memoryview(memory).cast("Q")
 
@@ -63,6 +66,7 @@ class Table:
                 f"cannot make the shared table of {layout.size_bytes >> 20} MiB (sparse): {error.strerror}; "
                 "lower the max_ values in [runtime] or raise the limits on memory and descriptors"
             ) from error
+        table.secret = os.urandom(32)
         table._describe()
         return table
 

@@ -6,9 +6,9 @@ Each view can change only what its process owns: the supervisor's ``supervisor_v
 
 from __future__ import annotations
 
-from lbproc.shm.cells import BackendCounter, ProcessState, Role, WorkerCounter
+from lbproc.shm.cells import BackendCounter, ProcessState, Refusal, Role, WorkerCounter
 from lbproc.shm.controller_view import ControllerView
-from lbproc.shm.reader import ColumnState, Reader, RowChecks, RowStatus
+from lbproc.shm.reader import ColumnState, ListenerCounts, Reader, RowChecks, RowStatus
 from lbproc.shm.repair import RepairReport
 from lbproc.shm.supervisor_view import SupervisorView
 from lbproc.shm.worker_view import WorkerView
@@ -17,8 +17,10 @@ __all__ = [
     "BackendCounter",
     "ColumnState",
     "ControllerView",
+    "ListenerCounts",
     "ProcessState",
     "Reader",
+    "Refusal",
     "RepairReport",
     "Role",
     "RowChecks",

@@ -15,8 +15,12 @@ from functools import partial
 from lbproc.shm.cells import BackendCounter, ProcessState, WorkerCounter
 from lbproc.shm.clock import monotonic_ns
 from lbproc.shm.ejections import Ejections, is_ejected
+from lbproc.shm.flows import Flows
+from lbproc.shm.key_hash import KeyHash
 from lbproc.shm.layout import UNLIMITED
 from lbproc.shm.ledger import Ledger
+from lbproc.shm.limited import LimitedKeys
+from lbproc.shm.listeners import ListenerWords
 from lbproc.shm.membership import Membership
 from lbproc.shm.table import Table
 from lbproc.types import Admin, Column, Health, Row
@@ -43,6 +47,7 @@ class WorkerView:
         "_cells",
         "_counters",
         "_first_credit",
+        "_first_kept",
         "_first_load",
         "_first_panic",
         "_first_started",
@@ -53,10 +58,13 @@ class WorkerView:
         "_row_counters",
         "_row_words",
         "_status_word",
+        "_table",
         "_words",
         "column",
         "ejections",
+        "flows",
         "generation",
+        "keys",
         "ledger",
         "release",
     )
@@ -69,6 +77,11 @@ class WorkerView:
         """Gives back what an entry holds; ValueError if it holds nothing."""
         self.ejections = Ejections(table)
         """The words of passive checks."""
+        self.keys = LimitedKeys(table, column)
+        """The keys of limits."""
+        self.flows = Flows(table, column)
+        """The backends of UDP flows."""
+        self._table = table
         self._layout = layout
         self._words = table.words
         self._cells = table.cells
@@ -84,6 +97,7 @@ class WorkerView:
         self._row_words = layout.rows.stride
         self._first_ticket = layout.pools.at(0, "ticket")
         self._first_credit = layout.pools.at(0, "retry_credit")
+        self._first_kept = layout.pools.at(0, "kept")
         self._first_panic = layout.pools.at(0, "panic")
         self._pool_words = layout.pools.stride
         self.generation = partial(table.words.load, layout.in_header("generation"))
@@ -124,6 +138,27 @@ class WorkerView:
             CapacityError: this process holds as much as its ledger has entries.
         """
         return self.ledger.take(self._first_load + row * self._row_words, 1, at_most)
+
+    def keep_pool(self, pool_index: int) -> int:
+        """Keeps the words of a pool, and the rows of its backends, from being given to others.
+
+        Call it before `follow_membership` says that the pool is gone.
+
+        Returns:
+            The ledger entry to release later.
+
+        Raises:
+            CapacityError: this process holds as much as its ledger has entries.
+        """
+        return self.ledger.take(self._first_kept + pool_index * self._pool_words)
+
+    def listener(self, name: str) -> ListenerWords:
+        """The words of a listener, for its places; looked up now."""
+        return ListenerWords(self._table, self.ledger, name)
+
+    def key_hash(self, *kind: str) -> KeyHash:
+        """Hashes names of one kind for ``keys`` and ``flows``."""
+        return KeyHash(self._table.secret, kind)
 
     def ticket(self, pool_index: int) -> int:
         """The next ticket of a pool; each is given out once over all processes."""
@@ -188,6 +223,14 @@ class WorkerView:
         counters[first + _ROW_BYTES_IN] += bytes_in
         counters[first + _ROW_BYTES_OUT] += bytes_out
         counters[first + _ROW_NS] += spent
+
+    def count_relayed(self, row: Row, bytes_in: int, bytes_out: int) -> None:
+        """Counts what was relayed from a client to a backend, and back."""
+        counters, first = self._backend_counters, row * self._row_counters
+        self._counters[_BYTES_IN] += bytes_in
+        self._counters[_BYTES_OUT] += bytes_out
+        counters[first + _ROW_BYTES_IN] += bytes_in
+        counters[first + _ROW_BYTES_OUT] += bytes_out
 
     def membership_epoch(self) -> int:
         """Changes when there is a newer membership to read."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from lbproc.boot import ControllerBoot, WorkerBoot
 from lbproc.config.model import Config
 from lbproc.net.control_socket import ControlListener
+from lbproc.net.tls.tickets import SharedTickets
 from lbproc.shm.table import Table
 from lbproc.supervisor.activation import PassedSockets
 from lbproc.supervisor.binding import AdminSocket
@@ -50,6 +51,8 @@ class Belongings:
         passed: listening sockets that whoever started lbproc has opened for it.
         pid_file: to be written when lbproc is ready, or None.
         notifier: speaks to the service manager.
+        former: the configuration before this one, while addresses of it are not closed.
+        tickets: what the keys of session tickets follow from; None: every worker has its own.
     """
 
     config: Config
@@ -66,3 +69,5 @@ class Belongings:
     passed: PassedSockets = field(default_factory=PassedSockets)
     pid_file: PidFile | None = None
     notifier: Notifier = field(default_factory=Notifier)
+    former: Config | None = None
+    tickets: SharedTickets | None = None

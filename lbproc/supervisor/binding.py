@@ -4,6 +4,10 @@ A TCP address is slotted (one socket for each slot), a Unix address is shared by
 socket that whoever started lbproc has opened. Owns who may use an address: it is looked at before it is
 bound, and again before it listens, because another program that starts at the same time can bind what is
 bound here and not yet listened on. Waiting for a predecessor is done by a function that is passed in.
+
+Sockets for datagrams receive from the moment when they are bound, and the first is bound alone, so these are
+neither looked at again nor kept back. What of their flows ends when is the workers' part: the kernel knows no
+flows, and to filter or shut such a socket would end them all.
 """
 
 from __future__ import annotations
@@ -19,13 +23,16 @@ from dataclasses import dataclass
 from lbproc.boot import InheritedListener
 from lbproc.config.diff import AddressIdentity
 from lbproc.errors import StartError
+from lbproc.net import udp_listeners
 from lbproc.net.listeners import (
+    admit_new,
     listen,
     listen_unix,
     open_slotted,
     open_unix,
     probe_bind,
     refuse_new,
+    require_name,
     steer,
 )
 from lbproc.net.sockaddr import address_family, bound_address
@@ -71,6 +78,7 @@ class BoundAddress:
         is_kept: whoever started lbproc has opened the socket and holds it too, so that what is queued
             outlives us: it is closed here, and never filtered, shut down or unlinked.
         is_steered: the kernel was told which slots get new connections.
+        is_datagram: datagrams come there, and no connections.
     """
 
     key: int
@@ -81,6 +89,7 @@ class BoundAddress:
     file: SocketFile | None = None
     is_kept: bool = False
     is_steered: bool = False
+    is_datagram: bool = False
 
     @property
     def is_shared(self) -> bool:
@@ -96,14 +105,36 @@ class BoundAddress:
         sock = self.sockets[0 if self.is_shared else slot]
         return InheritedListener(self.key, self.listener_name, self.address, sock, self.is_shared)
 
-    def probe(self) -> None:
+    def probe(self, *, is_ours: bool = False) -> None:
         """Makes sure that no other program has begun to listen there.
+
+        Args:
+            is_ours: a TCP socket of our own is in the way of looking for others.
 
         Raises:
             StartError: one has.
         """
-        if isinstance(self.address, TcpAddress) and not self.is_kept:
+        if self.file is not None:
+            require_name(self.file)
+        elif isinstance(self.address, TcpAddress) and not (self.is_kept or is_ours or self.is_datagram):
             probe_bind(self.address, attempts=1)
+
+    def shut(self) -> None:
+        """Lets nothing in when it listens, until `open`; a Unix socket cannot be shut so.
+
+        Raises:
+            StartError: there is no memory for it.
+        """
+        for sock in () if self.is_shared or self.is_datagram else self.sockets:
+            try:
+                refuse_new(sock)
+            except OSError as error:
+                raise StartError(f"cannot listen on {self.address}: {error.strerror}") from error
+
+    def open(self) -> None:
+        """Lets connections in after all. Cannot fail."""
+        for sock in () if self.is_shared or self.is_datagram else self.sockets:
+            admit_new(sock)
 
     def listen(self, sockets: Iterable[socket.socket] | None = None) -> None:
         """Lets connections come.
@@ -114,13 +145,25 @@ class BoundAddress:
         Raises:
             StartError: another program has the address.
         """
-        if self.is_kept:  # it listens already
+        if self.is_kept or self.is_datagram:  # it listens already
             return
         for sock in self.sockets if sockets is None else sockets:
             if self.file is None:
                 listen(sock)
             else:
                 listen_unix(sock, self.file)
+
+    def hold_back(self) -> None:
+        """Gives new connections to the slots there are, also when sockets of more of them listen.
+
+        Raises:
+            StartError: there is no memory for it.
+        """
+        self.is_steered = True
+        try:
+            self._steer(len(self.sockets))
+        except OSError as error:
+            raise StartError(f"cannot listen on {self.address}: {error.strerror}") from error
 
     def steer(self, slots: int) -> None:
         """Gives new connections to the lowest slots only.
@@ -130,13 +173,28 @@ class BoundAddress:
         if not self.is_shared and (self.is_steered or slots < len(self.sockets)):
             self.is_steered = True
             with contextlib.suppress(OSError):
-                steer(self.sockets[0], slots)
+                self._steer(slots)
+
+    def _steer(self, slots: int) -> None:
+        (udp_listeners.steer if self.is_datagram else steer)(self.sockets[0], slots)
+
+    def open_more(self, slots: int) -> list[socket.socket]:
+        """Binds sockets for so many more slots, which get nothing before the address is steered to them.
+
+        Raises:
+            StartError: one cannot be bound; none of them stays open.
+        """
+        assert isinstance(self.address, TcpAddress)
+        if not self.is_datagram:
+            return open_slotted(self.address, slots)
+        self.hold_back()
+        return udp_listeners.open_slotted(self.address, slots, joins=True)
 
     def refuse(self) -> None:
-        """Keeps new connections out; what is queued stays to be accepted."""
+        """Keeps new connections out; what is queued stays to be accepted. Workers refuse new flows."""
         if self.file is not None:
             self.file.remove()
-        for sock in () if self.is_kept else self.sockets:
+        for sock in () if self.is_kept or self.is_datagram else self.sockets:
             # Without memory for the filter the queue is served nevertheless.
             with contextlib.suppress(OSError):
                 refuse_new(sock)
@@ -153,11 +211,12 @@ class BoundAddress:
         while not self.is_shared and len(self.sockets) > first:
             self.sockets.pop().close()
 
-    def overlaps(self, address: Address) -> bool:
-        """Whether a connection to that address may come here: same port, and one of them is any host."""
+    def overlaps(self, address: Address, *, is_datagram: bool = False) -> bool:
+        """Whether what goes to that address may come here: same port, and one of them is any host."""
         mine = self.address
         if (
-            not isinstance(mine, TcpAddress)
+            self.is_datagram != is_datagram
+            or not isinstance(mine, TcpAddress)
             or not isinstance(address, TcpAddress)
             or mine.port != address.port
         ):
@@ -176,6 +235,7 @@ def bind(
     sleep: Sleep,
     passed: PassedSockets | None,
     is_probed: bool = True,
+    is_datagram: bool = False,
 ) -> BoundAddress:
     """Binds an address. It does not listen yet.
 
@@ -188,10 +248,18 @@ def bind(
         sleep: waits for a predecessor.
         passed: sockets that are used instead where an address is theirs.
         is_probed: False where a socket of our own is in the way of looking for others.
+        is_datagram: for datagrams. No passed socket is.
 
     Raises:
         StartError: it cannot be bound.
     """
+    if is_datagram and isinstance(address, TcpAddress):
+        if is_probed:
+            sockets = udp_listeners.open_first(address, slots, sleep=sleep)
+        else:
+            sockets = udp_listeners.open_slotted(address, slots, joins=True)
+        local = bound_address(sockets[0])
+        return BoundAddress(key, identity, listener_name, local, sockets, is_datagram=True)
     kept = None if passed is None else passed.find(address)
     if kept is not None:
         return BoundAddress(key, identity, listener_name, address, [kept], is_kept=True)

@@ -11,17 +11,20 @@ import selectors
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from lbproc.boot import ControllerBoot, InheritedListener, WorkerBoot
 from lbproc.core.control.messages import Adopt, Lend, Message
 from lbproc.core.supervision_events import ChannelLost, ChildExited, ChildId, Event, SpawnFailed
-from lbproc.errors import CapacityError, ControlError
+from lbproc.core.tls.certificate import load_reader
+from lbproc.errors import CapacityError, ControlError, StartError
 from lbproc.net.channel import SupervisorChannel, open_pair
 from lbproc.shm.views import RepairReport, Role, SupervisorView
 from lbproc.supervisor.belongings import Belongings, Entries
 from lbproc.supervisor.child import fork_child
+from lbproc.supervisor.tickets import shared_now
 from lbproc.telemetry.log import ErrorLog
 from lbproc.types import Column, Seconds, Slot
 
@@ -121,6 +124,10 @@ class Children:
             return
         process = self._processes[name] = Process(name, slot, column, SupervisorChannel(ours))
         log = self._own.log.renamed("controller" if slot is None else f"worker-{slot}")
+        if self._own.tickets is not None:
+            self._own.tickets.advance(shared_now())
+        if slot is not None:
+            self._load_libraries()
         try:
             process.pid = fork_child(
                 partial(self._main, process, theirs, log, self._view.reader.generation()),
@@ -248,8 +255,23 @@ class Children:
                 own.access_log,
                 generation,
                 own.passed.addresses,
+                own.sockets.removed_of_slot(process.slot),
+                own.former,
+                own.tickets,
             )
         )
+
+    def _load_libraries(self) -> None:
+        """Imports what a worker needs for these configurations alone: it may have no right to, itself."""
+        tables = [
+            listener.tls
+            for config in (self._own.config, self._own.former)
+            if config is not None
+            for listener in config.listeners.values()
+        ]
+        if any(tls is not None and tls.asks_clients for tls in tables):
+            with suppress(StartError):  # the worker meets it too, and says why it cannot start
+                load_reader()
 
     def release_in_helper(self) -> None:
         """In a forked process that is no child: closes everything."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lbproc.config.model import Config
 from lbproc.core.control.membership import Membership
+from lbproc.core.control.messages import Prepare
 from lbproc.errors import StartError
 from lbproc.supervisor.belongings import Belongings
 from lbproc.supervisor.binding import BusyError
@@ -70,9 +71,34 @@ class FollowingConfig:
         if config.log.error != before.log.error:
             self.error_log = Sink(config.log.error, owner)
 
+    def message(
+        self, own: Belongings, generation: int, *, is_worker: bool
+    ) -> tuple[Prepare, tuple[int, ...]]:
+        """What a child is told of it, and the descriptors that go along.
+
+        Args:
+            own: has what was opened.
+            generation: that it will have.
+            is_worker: or the controller, which gives nothing away and logs no requests.
+        """
+        outboxes = own.inboxes.next_outboxes() if is_worker else {}
+        access_log = self.access_log if is_worker else None
+        sinks = [sink for sink in (access_log, self.error_log) if sink is not None]
+        message = Prepare(
+            generation,
+            self.workers,
+            own.sockets.next_names(),
+            tuple(outboxes),
+            access_log=access_log is not None,
+            error_log=self.error_log is not None,
+        )
+        ends = [end.fileno() for end in outboxes.values()]
+        return message, (self.memory, *ends, *(sink.fileno() for sink in sinks))
+
     def commit(self, own: Belongings) -> bool:
         """Makes it what is in force; returns whether addresses went. Cannot fail."""
         closes = own.sockets.commit()
+        own.former = own.config if closes else None
         own.inboxes.commit(self.workers)
         own.config, own.config_path, own.workers = self.config, self.path, self.workers
         if own.access_log is not None and (self.access_log is not None or self.config.log.access == "off"):

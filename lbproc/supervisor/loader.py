@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbproc.config.diff import diff, why_not
-from lbproc.config.load import load_config
+from lbproc.config.load import check_config, renew_config
 from lbproc.config.model import Config
 from lbproc.config.sealed import open_memory, seal, unseal
 from lbproc.errors import LbprocError, StartError
@@ -41,10 +41,12 @@ class LoadedConfig:
     Args:
         changes: every difference from what is in force, a line each.
         refusal: why it cannot be used; empty: it can.
+        warnings: what of it should be looked at all the same, a line each.
     """
 
     changes: tuple[str, ...]
     refusal: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class Loader:
@@ -57,6 +59,7 @@ class Loader:
         adapt: applies what the command line of `run` said; called in the new process.
         release: closes there what is the supervisor's.
         log: for a defect.
+        renews: what is in force is loaded once more, with what now stands in the files of its certificates.
 
     Raises:
         StartError: there are no descriptors or processes for it.
@@ -72,6 +75,8 @@ class Loader:
         adapt: Callable[[Config], Config],
         release: Callable[[], None],
         log: ErrorLog,
+        *,
+        renews: bool = False,
     ) -> None:
         self.path = path
         self._said = bytearray()
@@ -84,7 +89,7 @@ class Loader:
             def main() -> int:
                 os.close(self._pipe)
                 os.set_blocking(writing, True)
-                return _load(path, environ, in_force, adapt, self._memory, writing)
+                return _load(path, environ, in_force, adapt, self._memory, writing, renews=renews)
 
             pid = fork(main, release, log)
             # Until it is reaped, which is somebody else's part, the process id is its own.
@@ -147,16 +152,19 @@ def _load(
     adapt: Callable[[Config], Config],
     memory: int,
     pipe: int,
+    *,
+    renews: bool,
 ) -> int:
     """In the new process."""
     os.nice(NICENESS)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(GIVES_UP_AFTER)
     try:
-        config = adapt(load_config(path, environ))
+        checked = renew_config(in_force) if renews else check_config(path, environ)
+        config = adapt(checked.config)
         changes = diff(in_force, config)
         seal(memory, config)
-        said = LoadedConfig(tuple(map(str, changes)), why_not(changes))
+        said = LoadedConfig(tuple(map(str, changes)), why_not(changes), tuple(map(str, checked.warnings)))
     except LbprocError as error:
         said = LoadedConfig((), str(error))
     except OSError as error:

@@ -7,12 +7,10 @@ fail comes first and changes nothing; then the generation is stored, and from th
 
 from __future__ import annotations
 
-import os
 import selectors
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import assert_never
 
 from lbproc.config.model import Config
@@ -20,11 +18,9 @@ from lbproc.core.control.messages import (
     Abandon,
     Follow,
     Following,
-    Prepare,
     Prepared,
     Refused,
     Relinquished,
-    Reply,
 )
 from lbproc.core.reload import Reload, Stage
 from lbproc.core.reload_events import (
@@ -49,7 +45,6 @@ from lbproc.core.reload_events import (
     LoadFailed,
     Member,
     MembersChanged,
-    Outcome,
     ReloadRequested,
     ReplaceChild,
     ServiceOpened,
@@ -60,50 +55,19 @@ from lbproc.core.reload_events import (
     TimePassed,
     Undo,
 )
-from lbproc.core.supervision import Supervision
 from lbproc.core.supervision_events import ChildId, ChildStraggled, Reconfigured
-from lbproc.core.supervision_events import Event as SupervisionEvent
 from lbproc.errors import LbprocError
-from lbproc.shm.views import SupervisorView
-from lbproc.supervisor.belongings import Belongings
+from lbproc.supervisor.answering import Answering
 from lbproc.supervisor.binding import BusyError
-from lbproc.supervisor.children import Children
 from lbproc.supervisor.control import Respond
 from lbproc.supervisor.following import FollowingConfig
 from lbproc.supervisor.loader import Loader
-from lbproc.supervisor.publishing import Publishing
-from lbproc.telemetry.events import Event as LogEvent
+from lbproc.supervisor.surroundings import Surroundings
+from lbproc.supervisor.tickets import adapt_and_prove, tell_of_tickets
 from lbproc.types import Seconds
 
 ReloadMessage = Prepared | Refused | Following | Relinquished
 """What children say during a reload."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a reload sees of the supervisor.
-
-    Args:
-        own: replaced by the commit, where the configuration says so.
-        view: of the table.
-        children: to talk to.
-        supervision: to ask who is there.
-        selector: whose keys carry a function that takes the ready events.
-        release: closes, in a forked process, what is the supervisor's own.
-        supervise: takes events of supervision.
-        publishing: has the membership in force.
-        clock: monotonic time.
-    """
-
-    own: Belongings
-    view: SupervisorView
-    children: Children
-    supervision: Supervision
-    selector: selectors.BaseSelector
-    release: Callable[[], None]
-    supervise: Callable[[SupervisionEvent], None]
-    publishing: Publishing
-    clock: Callable[[], Seconds]
 
 
 class Reloading:
@@ -125,29 +89,26 @@ class Reloading:
     ) -> None:
         self._around = around
         self._own = around.own
-        self._log = around.own.log
         self._environ = environ
         self._adapt = adapt
-        self._started_with = around.own.config_path
         self._machine = Reload(generation)
         self._queue: deque[Event | Callable[[], None]] = deque()
         self._members = MembersChanged((), is_complete=False)
-        self._requests: dict[Ticket, Respond] = {}
-        self._next_ticket = 0
+        self._answering = Answering(around.own)
+        self._renewal: Ticket | None = None
         self._loader: Loader | None = None
         self._following: FollowingConfig | None = None
-        self._current: Load | None = None
-        self._path = self._started_with
-        self._changes: tuple[str, ...] = ()
 
     # What happens
 
     def request(self, file: str, dry_run: bool, respond: Respond) -> None:
         """The command line wants a reload."""
-        ticket = Ticket(self._next_ticket)
-        self._next_ticket += 1
-        self._requests[ticket] = respond
-        self._happened(ReloadRequested(ticket, file, dry_run))
+        self._happened(ReloadRequested(self._answering.wait(respond), file, dry_run))
+
+    def renew(self) -> None:
+        """Files of certificates have changed: the configuration in force is loaded again with them."""
+        self._renewal = self._answering.wait(lambda _: True)
+        self._happened(ReloadRequested(self._renewal, str(self._own.config_path), dry_run=False))
 
     def hang_up(self) -> None:
         """SIGHUP."""
@@ -201,8 +162,12 @@ class Reloading:
 
     def describe(self) -> dict[str, object]:
         """What `status` shows."""
-        machine = self._machine
-        return {"stage": machine.stage.value, "last_refusal": machine.last_refusal or None}
+        return {"stage": self._machine.stage.value, "last_refusal": self._machine.last_refusal or None}
+
+    @property
+    def can_begin(self) -> bool:
+        """Whether a reload would begin now."""
+        return self._machine.can_begin
 
     @property
     def is_under_way(self) -> bool:
@@ -219,9 +184,7 @@ class Reloading:
     def close(self) -> None:
         """The supervisor ends: whoever waits hears so."""
         self._undo()
-        for respond in self._requests.values():
-            respond(Reply(ok=False, body="lbproc stopped before the reload was done"))
-        self._requests.clear()
+        self._answering.close()
 
     def _happened(self, event: Event | Callable[[], None]) -> None:
         """Lets the state machine decide, and does what it says. What that leads to is next in line."""
@@ -251,10 +214,11 @@ class Reloading:
                 self._commit(generation)
             case CloseRemoved():
                 self._own.sockets.close_removed()
+                self._own.former = None
             case Undo():
                 self._undo()
-            case Answer(ticket, outcome, reason):
-                self._answer(ticket, outcome, reason)
+            case Answer():
+                self._answering.answer(command, self._machine.generation)
             case _:
                 self._tell(command)
 
@@ -271,14 +235,18 @@ class Reloading:
                 assert_never(command)
 
     def _load(self, command: Load) -> None:
-        own, self._current, self._changes = self._own, command, ()
-        path = self._path = Path(command.file) if command.file else self._started_with
-        if not command.dry_run:
-            own.notifier.reloading()
-            self._log.write(LogEvent.RELOADING, config=path)
+        config, log = self._own.config, self._own.log.renamed("loader")
+        self._answering.begin(command)
+        renews = command.ticket is not None and command.ticket == self._renewal
         try:
             self._loader = Loader(
-                path, self._environ, own.config, self._adapt, self._around.release, own.log.renamed("loader")
+                self._answering.path,
+                self._environ,
+                config,
+                partial(adapt_and_prove, self._adapt, self._own.tickets),
+                self._around.release,
+                log,
+                renews=renews,
             )
         except LbprocError as error:
             self._happened(LoadFailed(str(error)))
@@ -290,18 +258,19 @@ class Reloading:
             return
         self._around.selector.unregister(self._loader)
         loader, self._loader = self._loader, None
-        self._changes = said.changes
+        self._answering.learn(said.changes, said.warnings)
         try:
             if said.refusal:
                 self._happened(LoadFailed(said.refusal))
                 return
             memory, config = loader.take()
+            tell_of_tickets(self._own.tickets, config, self._own.log)
         except LbprocError as error:
             self._happened(LoadFailed(str(error)))
             return
         finally:
             loader.close()
-        self._following = FollowingConfig(config, self._path, memory)
+        self._following = FollowingConfig(config, self._answering.path, memory)
         self._happened(Loaded(len(said.changes)))
 
     def _bind(self, generation: int) -> None:
@@ -318,31 +287,15 @@ class Reloading:
             self._happened(Bound())
 
     def _ask_to_prepare(self, child: ChildId, generation: int) -> None:
-        following, own = self._following, self._own
+        following = self._following
         assert following is not None
         places = self._around.supervision.places()
         slot = next((place.slot for place in places if place.child == child and place.state == "ready"), None)
         if slot is not None and slot < following.workers:
-            self._around.children.lend(child, generation, slot, own.sockets.lent(slot))
-        outboxes = own.inboxes.next_outboxes() if child in self._workers() else {}
-        message = Prepare(
-            generation,
-            following.workers,
-            own.sockets.next_names(),
-            tuple(outboxes),
-            access_log=following.access_log is not None and child in self._workers(),
-            error_log=following.error_log is not None,
-        )
-        logs = (following.access_log if message.access_log else None, following.error_log)
-        descriptors = (
-            following.memory,
-            *(sock.fileno() for sock in outboxes.values()),
-            *(sink.fileno() for sink in logs if sink is not None),
-        )
+            self._around.children.lend(child, generation, slot, self._own.sockets.lent(slot))
+        is_worker = any(one.child == child and one.is_worker for one in self._members.members)
+        message, descriptors = following.message(self._own, generation, is_worker=is_worker)
         self._around.children.send(child, message, descriptors)
-
-    def _workers(self) -> set[ChildId]:
-        return {member.child for member in self._members.members if member.is_worker}
 
     def _commit(self, generation: int) -> None:
         around, own, following = self._around, self._own, self._following
@@ -383,42 +336,3 @@ class Reloading:
             self._following.undo(self._own)
             self._following.close()
             self._following = None
-
-    def _answer(self, ticket: Ticket | None, outcome: Outcome, reason: str) -> None:
-        current = self._current
-        if current is not None and current.ticket == ticket:
-            self._current = None
-            if not current.dry_run:
-                self._tell_manager(reason)
-        respond = None if ticket is None else self._requests.pop(ticket)
-        if current is None or not current.dry_run:
-            self._write(outcome, reason)
-        if respond is None:
-            return
-        if outcome is Outcome.REFUSED:
-            respond(Reply(ok=False, body=reason))
-            return
-        body: dict[str, object] = {
-            "outcome": outcome.value,
-            "generation": self._machine.generation,
-            "config": os.fspath(self._path),
-            "changes": list(self._changes),
-        }
-        respond(Reply(ok=True, body=body))
-
-    def _tell_manager(self, reason: str) -> None:
-        serving = f"serving with {self._own.workers} workers"
-        self._own.notifier.ready(f"{serving}; a reload was refused: {reason}" if reason else serving)
-
-    def _write(self, outcome: Outcome, reason: str) -> None:
-        if outcome is Outcome.REFUSED:
-            self._log.write(LogEvent.RELOAD_REFUSED, reason=reason)
-            return
-        for change in self._changes:
-            self._log.write(LogEvent.CONFIG_CHANGED, change=change)
-        self._log.write(
-            LogEvent.RELOADED,
-            generation=self._machine.generation,
-            config=self._path,
-            changes=len(self._changes),
-        )

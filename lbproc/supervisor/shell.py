@@ -12,20 +12,19 @@ import selectors
 import signal
 from collections import deque
 from collections.abc import Callable
-from typing import assert_never
 
+from lbproc.config.certified import today
 from lbproc.config.model import Config
+from lbproc.config.pem_file import stamp_of
 from lbproc.core.control.membership import Membership
 from lbproc.core.control.messages import (
     AdminRequest,
     BackendAddRequest,
     BackendRemoveRequest,
     CommandLineRequest,
-    Disown,
     Drained,
     FailedToBoot,
     Following,
-    Leave,
     Message,
     Prepared,
     Ready,
@@ -36,57 +35,44 @@ from lbproc.core.control.messages import (
     Reply,
     Resolved,
     StatusRequest,
-    Stop,
     StopRequest,
     WeightRequest,
     Worn,
 )
-from lbproc.core.control.messages import DrainSlot as DrainSlotMessage
 from lbproc.core.supervision import END_WITHIN, Supervision
 from lbproc.core.supervision_events import (
-    AdoptSlot,
     AnnounceReady,
-    ChildCommand,
     ChildFailedToBoot,
-    ChildId,
     ChildReady,
     ChildWorn,
     CloseListeners,
     CloseSlot,
     Command,
-    DisownSlot,
-    DrainSlot,
-    DumpChild,
     Event,
     Exit,
-    KillChild,
     Listen,
-    ListenerCommand,
-    ListenFailed,
-    Listening,
     RefuseConnections,
-    RepairColumn,
     Report,
     RetireSlots,
-    SendLeave,
-    SendStop,
     SlotDrained,
-    SpawnChild,
     Started,
     StopRequested,
     Ticked,
 )
-from lbproc.errors import ControlError, LbprocError, StartError
+from lbproc.errors import ControlError, LbprocError
 from lbproc.shm.clock import monotonic_ns
 from lbproc.shm.views import SupervisorView
 from lbproc.supervisor.belongings import Belongings, Entries
+from lbproc.supervisor.carrying import Carrying
+from lbproc.supervisor.certificates import CertificateCare
 from lbproc.supervisor.children import Children, Process
 from lbproc.supervisor.control import ControlServer, Respond
 from lbproc.supervisor.publishing import Publishing
-from lbproc.supervisor.reloading import Reloading, Surroundings
+from lbproc.supervisor.reloading import Reloading
 from lbproc.supervisor.signals import STOPPING, SignalQueue
 from lbproc.supervisor.status import describe
 from lbproc.supervisor.steering import Steering
+from lbproc.supervisor.surroundings import Surroundings
 from lbproc.telemetry.events import Event as LogEvent
 from lbproc.types import Seconds, Slot
 
@@ -122,6 +108,7 @@ class Shell:
         self._publishing = Publishing(view, membership, belongings.log)
         self._steering = Steering(view, belongings.log, _now, self._publishing)
         self._on_ready = on_ready
+        self._certificates = CertificateCare(belongings.log, stamp_of, today)
         runtime = belongings.config.runtime
         self._supervision = Supervision(belongings.workers, runtime.heartbeat_timeout, runtime.drain_timeout)
         self._events: deque[Event] = deque()
@@ -141,6 +128,7 @@ class Shell:
             happened=self._happened,
             heard=self._heard,
         )
+        self._carrying = Carrying(belongings, self._children, self._happened)
         self._reloading = Reloading(
             Surroundings(
                 belongings,
@@ -214,8 +202,9 @@ class Shell:
             return
         self._next_tick_at = now + TICK
         self._control.expire()
-        self._steering.look()  # before rows whose end somebody waits for may become another's
-        self._publishing.free_rows()
+        if self._certificates.tick(self._own.config, now, can_renew=self._reloading.can_begin):
+            self._reloading.renew()
+        self._publishing.free_places(self._steering.awaited())
         self._happened(Ticked(self._children.heartbeats()))
 
     def _on_signals(self, _events: int) -> None:
@@ -264,80 +253,22 @@ class Shell:
     def _carry_out(self, command: Command) -> None:
         match command:
             case Listen() | RefuseConnections() | CloseListeners() | RetireSlots() | CloseSlot():
-                self._carry_out_on_listeners(command)
+                self._carrying.on_listeners(command)
             case AnnounceReady():
                 self._log.write(LogEvent.READY, workers=self._own.workers)
                 self._write_pid_file()
                 self._own.notifier.ready(f"serving with {self._own.workers} workers")
                 self._on_ready()
                 self._reloading.open()
-            case Report(event, child, fields):
-                self._report(event, child, dict(fields))
+            case Report(event, _, fields):
+                self._carrying.report(command)
                 if event == "stopping":
                     self._reloading.stop()
                     self._own.notifier.stopping(float(dict(fields)["drain_timeout"]) + END_WITHIN)
             case Exit():
                 self._end = command
             case _:
-                self._carry_out_on_child(command)
-
-    def _carry_out_on_listeners(self, command: ListenerCommand) -> None:
-        sockets, inboxes = self._own.sockets, self._own.inboxes
-        match command:
-            case Listen():
-                try:
-                    sockets.listen()
-                except StartError as error:
-                    self._happened(ListenFailed(str(error)))
-                else:
-                    self._happened(Listening())
-            case RefuseConnections():
-                sockets.refuse()
-                inboxes.refuse()
-            case CloseListeners():
-                sockets.close()
-                inboxes.close()
-            case RetireSlots(first):
-                sockets.retire_from(first)
-                inboxes.retire_from(first)
-            case CloseSlot(slot):
-                sockets.close_slots_from(slot)
-                inboxes.close_slots_from(slot)
-            case _:
-                assert_never(command)
-
-    def _carry_out_on_child(self, command: ChildCommand) -> None:
-        match command:
-            case SpawnChild(name, slot):
-                self._children.spawn(name, slot)
-                if (process := self._children.get(name)) is not None and process.pid:
-                    self._report("controller_started" if slot is None else "worker_started", name, {})
-            case DumpChild(name):
-                self._children.kill(name, signal.SIGABRT)
-            case KillChild(name):
-                self._children.kill(name, signal.SIGKILL)
-            case RepairColumn(name):
-                if repaired := self._children.bury(name):
-                    self._log.write(
-                        LogEvent.COLUMN_REPAIRED, column=repaired.column, released=repaired.returned
-                    )
-            case _:
-                self._tell(command)
-
-    def _tell(self, command: SendStop | SendLeave | AdoptSlot | DisownSlot | DrainSlot) -> None:
-        match command:
-            case SendStop(name, at_once, retires):
-                self._children.send(name, Stop(at_once, retires))
-            case SendLeave(name):
-                self._children.send(name, Leave())
-            case AdoptSlot(slot, name):
-                self._children.send_sockets(name, slot)
-            case DisownSlot(slot, name):
-                self._children.send(name, Disown(slot))
-            case DrainSlot(slot, name):
-                self._children.send(name, DrainSlotMessage(slot))
-            case _:
-                assert_never(command)
+                self._carrying.on_child(command)
 
     def _write_pid_file(self) -> None:
         """Without it lbproc serves as well, so a disk that is full by now does not end the service."""
@@ -357,13 +288,6 @@ class Shell:
         if done:
             self._log.write(LogEvent.LOGS_REOPENED)
 
-    def _report(self, event: str, child: ChildId | None, fields: dict[str, str | int | float]) -> None:
-        process = None if child is None else self._children.get(child)
-        place: dict[str, int | None] = (
-            {} if process is None else {"slot": process.slot, "pid": process.pid or None}
-        )
-        self._log.write(LogEvent[event.upper()], **place, **fields)
-
     def _describe(self) -> dict[str, object]:
         return describe(
             config_path=self._own.config_path,
@@ -373,6 +297,7 @@ class Shell:
             membership=self._publishing.membership,
             reader=self._view.reader,
             reload=self._reloading.describe(),
+            today=today(),
         )
 
     def _release_in_child(self) -> None:

@@ -5,9 +5,15 @@ all together, listening in slot order, closed from the highest slot down, becaus
 sockets of an address in the order of `listen` and moves the last into the hole that a close leaves.
 
 A reload goes in steps, of which all before `commit` can be undone: `prepare` binds what is new, be it an
-address or one more slot, `listen_next` lets connections come there. With `commit` addresses that stay have
-the same sockets as before, also where they belong to another listener now, and those that went get no new
-connections; when the workers have accepted what is queued there, `close_removed` closes them. No step waits.
+address or one more slot, `listen_next` lets connections come there, or to none of it: a TCP socket listens
+behind a filter first, or where the kernel is told to choose among others, so that undoing it resets nobody.
+Datagrams come as soon as a socket is bound; what is queued at a new address goes with it if that is undone. A
+Unix socket has no such filter. These listen last, after a look at all of them, so that it takes a program
+which replaces the file of the second within microseconds to reset who has come to the first.
+
+With `commit` addresses that stay have the same sockets as before, also where they belong to another listener
+now, and those that went get no new connections; when the workers have accepted what is queued there,
+`close_removed` closes them. Until then a worker that is born serves them too. No step waits.
 """
 
 from __future__ import annotations
@@ -21,7 +27,6 @@ from dataclasses import dataclass, field
 from lbproc.boot import InheritedListener
 from lbproc.config.diff import addresses
 from lbproc.config.model import Config
-from lbproc.net.listeners import open_slotted
 from lbproc.supervisor.activation import PassedSockets
 from lbproc.supervisor.binding import BoundAddress, Sleep, bind, never_wait, one_at_a_time
 from lbproc.types import Address, Slot, TcpAddress
@@ -71,8 +76,19 @@ class ListeningSockets:
         self._removed: list[BoundAddress] = []
         try:
             for identity, (name, address) in addresses(config).items():
-                key = next(self._keys)
-                self.bound.append(bind(key, identity, name, address, slots, sleep=sleep, passed=passed))
+                is_datagram = config.listeners[name].protocol == "udp"
+                self.bound.append(
+                    bind(
+                        next(self._keys),
+                        identity,
+                        name,
+                        address,
+                        slots,
+                        sleep=sleep,
+                        passed=passed,
+                        is_datagram=is_datagram,
+                    )
+                )
         except BaseException:
             self.close()
             raise
@@ -104,6 +120,15 @@ class ListeningSockets:
             bound.inherited(slot) for bound in everything if bound.serves(slot) and not bound.is_shared
         )
 
+    def removed_of_slot(self, slot: Slot) -> tuple[InheritedListener, ...]:
+        """What a worker that is born finishes for the slot's last one: nothing new comes there.
+
+        What is queued on a socket from outside is left to whoever has it next.
+        """
+        return tuple(
+            bound.inherited(slot) for bound in self._removed if bound.serves(slot) and not bound.is_kept
+        )
+
     # A reload, step by step
 
     def prepare(self, config: Config, slots: int) -> None:
@@ -123,6 +148,7 @@ class ListeningSockets:
         try:
             for identity, (name, address) in addresses(config).items():
                 bound = known.get(identity)
+                is_datagram = config.listeners[name].protocol == "udp"
                 if bound is None:
                     bound = bind(
                         next(self._keys),
@@ -132,14 +158,15 @@ class ListeningSockets:
                         slots,
                         sleep=never_wait(address),
                         passed=self._passed,
-                        is_probed=not self._is_ours(address),
+                        is_probed=not self._is_ours(address, is_datagram=is_datagram),
+                        is_datagram=is_datagram,
                     )
                     self._next.new.append(bound)
                 elif (
                     isinstance(bound.address, TcpAddress) and not bound.is_kept and slots > len(bound.sockets)
                 ):
                     # the configuration may say port 0; what the kernel chose stays
-                    self._next.grown[bound.key] = open_slotted(bound.address, slots - len(bound.sockets))
+                    self._next.grown[bound.key] = bound.open_more(slots - len(bound.sockets))
                 self._next.bound.append((bound, name))
         except BaseException:
             self.undo()
@@ -155,21 +182,28 @@ class ListeningSockets:
         return tuple(bound.inherited(slot) for bound in new if bound.serves(slot))
 
     def listen_next(self) -> None:
-        """Lets connections come to what is new.
+        """Lets connections come to all that is new, or to nothing.
 
         Raises:
             StartError: another program has begun to use an address.
         """
         if self._next is None:
             return
+        new = sorted(self._next.new, key=lambda bound: bound.is_shared)
         with one_at_a_time(attempts=1):
-            for bound in self._next.new:
-                if not self._is_ours(bound.address):
-                    bound.probe()
-            for bound in self._next.new:
-                bound.listen()
+            for bound in new:
+                is_ours = self._is_ours(bound.address, is_datagram=bound.is_datagram)
+                bound.probe(is_ours=is_ours)
+            for bound in new:
+                bound.shut()
             for bound in self.bound:
-                bound.listen(self._next.grown.get(bound.key, ()))
+                if grown := self._next.grown.get(bound.key):
+                    bound.hold_back()
+                    bound.listen(grown)
+            for bound in new:
+                bound.listen()
+            for bound in new:
+                bound.open()
 
     def commit(self) -> bool:
         """Puts what was prepared in force; returns whether addresses went."""
@@ -241,7 +275,8 @@ class ListeningSockets:
 
     def close_in_child(self, slot: Slot | None) -> None:
         """Closes, in a forked child, what is not of its slot (None: everything). Files stay."""
-        kept = set() if slot is None else {listener.socket for listener in self.of_slot(slot)}
+        own = () if slot is None else (*self.of_slot(slot), *self.removed_of_slot(slot))
+        kept = {listener.socket for listener in own}
         grown = () if self._next is None else itertools.chain(*self._next.grown.values())
         for sock in itertools.chain(grown, *(bound.sockets for bound in self._all())):
             if sock not in kept:
@@ -253,6 +288,8 @@ class ListeningSockets:
         if self._next is not None:
             yield from self._next.new
 
-    def _is_ours(self, address: Address) -> bool:
+    def _is_ours(self, address: Address, *, is_datagram: bool) -> bool:
         """Whether one of our own sockets would be found by whoever looks at that address."""
-        return any(bound.overlaps(address) for bound in (*self.bound, *self._removed))
+        return any(
+            bound.overlaps(address, is_datagram=is_datagram) for bound in (*self.bound, *self._removed)
+        )

@@ -7,7 +7,7 @@ at once that the same configuration is running already, where a bind would be tr
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from lbproc.controller import run_controller
 from lbproc.core.control.membership import Membership
 from lbproc.errors import LbprocError, StartError
 from lbproc.net.control_socket import ControlListener, default_control_socket
+from lbproc.net.tls.tickets import SharedTickets
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
 from lbproc.shm.views import SupervisorView
@@ -32,6 +33,7 @@ from lbproc.supervisor.rights import Account, descriptors_needed, find_account, 
 from lbproc.supervisor.shell import Shell
 from lbproc.supervisor.signals import SignalQueue, StoppedEarlyError
 from lbproc.supervisor.sockets import ListeningSockets
+from lbproc.supervisor.tickets import prove_tickets, shared_now, tell_of_tickets
 from lbproc.telemetry.events import Event
 from lbproc.telemetry.log import ErrorLog, open_error_log
 from lbproc.telemetry.sink import FileOwner, Sink
@@ -48,6 +50,7 @@ def run(
     workers: int | None = None,
     entries: Entries | None = None,
     on_ready: Callable[[], None] | None = None,
+    warnings: Sequence[object] = (),
 ) -> int:
     """Runs lbproc in this process until it is stopped; returns the exit status.
 
@@ -59,6 +62,7 @@ def run(
         workers: how many, instead of what this configuration and all that are loaded later say.
         entries: what the children run, by default the real worker and controller.
         on_ready: called once, when every child is ready for the first time.
+        warnings: what of the configuration should be looked at; they are logged.
 
     Raises:
         StartError: lbproc cannot start here; says why.
@@ -74,6 +78,8 @@ def run(
         undo.callback(signals.close)
         log = open_error_log(config.log.error, config.log.level, "supervisor", owner)
         undo.callback(log.close)
+        for warning in warnings:
+            log.write(Event.CONFIG_WARNING, warning=warning)
         try:
             access_log = None if config.log.access == "off" else Sink(config.log.access, owner)
             if access_log is not None:
@@ -81,8 +87,13 @@ def run(
             belongings = _open(
                 config, config_path.absolute(), account, log, access_log, notifier, undo, signals.sleep
             )
+            belongings.tickets = SharedTickets(shared_now())
+            prove_tickets(belongings.tickets, config)
+            tell_of_tickets(belongings.tickets, config, log)
             view = SupervisorView(belongings.table)
             membership = Membership(config, view.ensure_row, view.ensure_pool)
+            for name in config.listeners:
+                view.ensure_listener(name)
         except LbprocError as error:
             log.write(Event.START_FAILED, reason=error)
             raise
@@ -159,8 +170,13 @@ def _open(
 
 
 def _listened_addresses(config: Config) -> list[Address]:
-    """Everything that is listened on."""
-    found = [address for listener in config.listeners.values() for address in listener.bind]
+    """Everything that is listened on for connections."""
+    found = [
+        address
+        for listener in config.listeners.values()
+        if listener.protocol != "udp"
+        for address in listener.bind
+    ]
     return found if config.admin is None else [*found, config.admin.bind]
 
 
@@ -173,6 +189,8 @@ def _capacities(config: Config, workers: int) -> Capacities:
         backends=runtime.max_backends,
         pools=max(defaults.pools, len(config.pools)),
         keys=1 << (runtime.max_keys - 1).bit_length(),
+        listeners=max(defaults.listeners, 2 * len(config.listeners)),
+        flows=1 << (runtime.max_keys - 1).bit_length(),
     )
 
 

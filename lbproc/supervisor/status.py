@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lbproc import __version__
+from lbproc.config.certified import Certified, certified
 from lbproc.config.model import PoolConfig
 from lbproc.core.control.membership import Membership
 from lbproc.core.control.overrides import Member
@@ -31,6 +32,7 @@ def describe(
     membership: Membership,
     reader: Reader,
     reload: Mapping[str, object],
+    today: Seconds,
 ) -> dict[str, object]:
     """Builds the status object.
 
@@ -42,6 +44,7 @@ def describe(
         membership: in force.
         reader: of the table.
         reload: the one that is under way, and how the last one ended.
+        today: the date, as seconds since 1970.
     """
     now = monotonic_ns()
     return {
@@ -56,6 +59,22 @@ def describe(
             name: _describe_pool(name, pool, membership, reader, now)
             for name, pool in membership.config.pools.items()
         },
+        "certificates": [_describe_certificate(one, today) for one in certified(membership.config)],
+    }
+
+
+def _describe_certificate(one: Certified, today: Seconds) -> dict[str, object]:
+    facts = one.cert.facts
+    return {
+        "listener": one.listener or None,
+        "pool": one.pool or None,
+        "file": one.cert.path,
+        "names": list(one.names),
+        "key_kind": facts.key_kind,
+        "subject": facts.subject,
+        "fingerprint": facts.fingerprint,
+        "not_after": facts.not_after,
+        "days_left": one.days_left(today),
     }
 
 

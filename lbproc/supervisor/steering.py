@@ -166,8 +166,12 @@ class Steering:
         """When `look` is due; infinite while nobody waits."""
         return self._look_at
 
+    def awaited(self) -> set[Row]:
+        """The rows that somebody waits for; they may not become another's until he is answered."""
+        return {waiter.row for waiter in self._waiters}
+
     def look(self) -> None:
-        """Answers those whose wait is over. Call it when it is due, and before rows are given to others."""
+        """Answers those whose wait is over. Call it when it is due."""
         now = self._clock()
         if not self._waiters:
             self._look_at = math.inf

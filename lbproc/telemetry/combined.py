@@ -62,7 +62,7 @@ def _first(values: Sequence[bytes]) -> str:
 COMBINED_NOT_UNDERSTOOD = _BETWEEN.join("---")
 
 
-def render_combined_entry(*, time: str, caller: str, asked: str, status: int, bytes_out: int) -> bytes:
+def render_combined_entry(*, time: str, caller: str, asked: str, status: int | None, bytes_out: int) -> bytes:
     """The line of one request, with its newline.
 
     Args:
@@ -70,17 +70,19 @@ def render_combined_entry(*, time: str, caller: str, asked: str, status: int, by
         caller: from `render_combined_caller`.
         asked: from `render_combined_asked`.
         status: what the client got; 499 when it left before the head of a response.
+            None stands as a hyphen: what was relayed has no status.
         bytes_out: response bytes to the client, head and body.
     """
     request, referer, agent = asked.split(_BETWEEN)
+    code = "-" if status is None else status
     # 2026-07-01T12:30:00.125Z
     moment = f"{time[8:10]}/{_MONTHS[int(time[5:7]) - 1]}/{time[:4]}:{time[11:19]} +0000"
-    line = f'{caller} [{moment}] "{request}" {status} {bytes_out} "{referer}" "{agent}"\n'
+    line = f'{caller} [{moment}] "{request}" {code} {bytes_out} "{referer}" "{agent}"\n'
     if len(line) > PIPE_LIMIT:
         referer, agent = _cut(referer, _ROOM), _cut(agent, _ROOM)
-        others = f'{caller} [{moment}] "" {status} {bytes_out} "{referer}" "{agent}"\n'
+        others = f'{caller} [{moment}] "" {code} {bytes_out} "{referer}" "{agent}"\n'
         request = _cut(request, PIPE_LIMIT - len(others))
-        line = f'{caller} [{moment}] "{request}" {status} {bytes_out} "{referer}" "{agent}"\n'
+        line = f'{caller} [{moment}] "{request}" {code} {bytes_out} "{referer}" "{agent}"\n'
     return line.encode("ascii")
 
 

@@ -93,7 +93,7 @@ def render_entry(
     routed: str,
     backend: str,
     asked: str,
-    status: int,
+    status: int | None,
     cause: str | None,
     bytes_in: int,
     bytes_out: int,
@@ -116,7 +116,7 @@ def render_entry(
         backend: from `render_backend`.
         asked: from `render_asked`.
         status: what the client got; 499 when it left before the head of a response.
-        cause: the RFC 9209 error type of a reply that lbproc made or of a response it cut.
+        cause: the RFC 9209 error type of a reply that lbproc made or of a response it cut, or a word of ours.
         bytes_in: request bytes from the client, head and body.
         bytes_out: response bytes to the client, head and body.
         queue_ms: time spent waiting for a place.
@@ -128,7 +128,8 @@ def render_entry(
         tls: the TLS version.
     """
     line = (
-        f'{{"time":"{time}",{caller},{routed},{backend},{asked},"status":{status}'
+        f'{{"time":"{time}",{caller},{routed},{backend},{asked}'
+        f',"status":{"null" if status is None else status}'
         f',"cause":{"null" if cause is None else _quote(cause)},"bytes_in":{bytes_in},"bytes_out":{bytes_out}'
         f',"queue_ms":{"null" if queue_ms is None else _milliseconds(queue_ms)}'
         f',"connect_ms":{"null" if connect_ms is None else _milliseconds(connect_ms)}'

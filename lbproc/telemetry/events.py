@@ -114,6 +114,12 @@ class Event(Enum):
         "pid",
     )
     CONTROLLER_FAILED_TO_BOOT = Level.ERROR, "The controller could not start.", "pid", "reason"
+    TICKETS_NOT_SHARED = (
+        Level.WARNING,
+        "Sessions of TLS are resumed only by the worker that began them, because workers cannot share the "
+        "keys of tickets here. Clients make more full handshakes; nothing else is different.",
+        "reason",
+    )
     COLUMN_REPAIRED = (
         Level.INFO,
         "What a dead process had taken from shared counts was given back.",
@@ -158,6 +164,31 @@ class Event(Enum):
         "A configuration was not put in force; everything is as it was before.",
         "reason",
     )
+    CONFIG_WARNING = (
+        Level.WARNING,
+        "Something in a configuration that is in force should be looked at, as `lbproc check` says it.",
+        "warning",
+    )
+    CERTIFICATES_CHANGED = (
+        Level.INFO,
+        "Files of a listener with `watch = true` have changed; they are taken as by a reload, which follows.",
+        "files",
+    )
+    CERTIFICATE_EXPIRES = (
+        Level.WARNING,
+        "A certificate expires within 30 days. Once a day.",
+        "key",
+        "names",
+        "not_after",
+        "days",
+    )
+    CERTIFICATE_EXPIRED = (
+        Level.ERROR,
+        "A certificate has expired: peers that verify it are turned away. Once a day.",
+        "key",
+        "names",
+        "not_after",
+    )
     LOGS_REOPENED = Level.INFO, "SIGUSR1: log files were opened again."
     LOG_REOPEN_FAILED = (
         Level.ERROR,
@@ -185,6 +216,24 @@ class Event(Enum):
         "listener",
         "reason",
     )
+    CONNECTION_REFUSED = (
+        Level.WARNING,
+        "A connection was refused by a limit (`reason`, `limit`), and reset. At most once a second for each "
+        "listener and reason; `refused` says how many there were.",
+        "listener",
+        "reason",
+        "limit",
+        "client_ip",
+        "refused",
+    )
+    LIMIT_NOT_COUNTED = (
+        Level.WARNING,
+        "More keys are limited than `max_keys` in `[runtime]`: a limit could not be counted for a "
+        "connection, which was let in, as `when_full` says. Likewise; `admitted` says how many there were.",
+        "listener",
+        "limit",
+        "admitted",
+    )
     ACCESS_LOG_DROPPED = (
         Level.WARNING,
         "Lines of the access log were lost: the disk is full, or its reader is too slow.",
@@ -206,7 +255,8 @@ class Event(Enum):
     )
     BACKEND_UNREACHABLE = (
         Level.WARNING,
-        "A connection to a backend was refused or timed out. Another backend is tried.",
+        "A connection to a backend was refused or timed out, or its TLS handshake failed. "
+        "Another backend is tried.",
         "pool",
         "backend",
         "reason",
@@ -268,6 +318,23 @@ class Event(Enum):
         "client_ip",
         "status",
         "reason",
+    )
+    TLS_FAILED = (
+        Level.DEBUG,
+        "A client's handshake failed, what came was not TLS, or nothing is there for the name it asked for.",
+        "listener",
+        "client_ip",
+        "server_name",
+        "reason",
+    )
+    PROXY_HEADER_REJECTED = (
+        Level.WARNING,
+        "A connection was closed because no good PROXY header came first, or its sender is not trusted. At "
+        "most once a second for each listener and worker; `refused` says how many there were.",
+        "listener",
+        "peer_ip",
+        "reason",
+        "refused",
     )
     # Controller
     NAME_RESOLVED = Level.INFO, "The addresses of a host name changed.", "name", "addresses"
@@ -344,7 +411,7 @@ Each event is one line of at most 4095 bytes:
 
 ```
 TIME LEVEL PROCESS EVENT key=value ...
-2026-07-01T12:30:00.125Z error supervisor worker_exited slot=1 pid=4242 status="signal 9" restart_in=0.0
+2026-07-01T12:30:00.125Z warning supervisor slot_adopted slot=1 by=0
 ```
 
 `TIME` is UTC. `LEVEL` is `debug`, `info`, `warning` or `error`. `PROCESS` is `supervisor`, `worker-N` (N is

@@ -1,4 +1,4 @@
-"""Wall-clock time as text, for log lines only.
+"""Wall-clock time as text, for log lines, and to judge dates by.
 
 Does not measure spans and never reaches the table: those use monotonic clocks. Invariant: the text is RFC
 3339 in UTC with milliseconds, always 24 characters.
@@ -30,6 +30,10 @@ class UtcClock:
         self._second = -1
         self._prefix = ""
         self._text = ""
+
+    def seconds(self) -> float:
+        """Seconds since 1970, to judge what is valid until a day of the calendar."""
+        return self._read_ns() / 1e9
 
     def stamp(self) -> str:
         """The time now, for example ``2026-07-01T12:30:00.125Z``."""

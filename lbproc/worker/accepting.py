@@ -8,6 +8,10 @@ Which listener a connection belongs to follows from the *key* of the address tha
 which listener that is, adds addresses, and takes some away: what is queued there is accepted first. A sibling
 may be later, and give what it has accepted at an address that is gone here. That is served by the listener
 which the address had, which is remembered for a while.
+
+A socket for datagrams has no queue of clients but sessions, which end when they are silent
+(``core.sessions``). One that another worker receives at now, or that gets nothing new any more, is served
+until its sessions have ended: their answers leave from there.
 """
 
 from __future__ import annotations
@@ -16,17 +20,20 @@ import errno
 import os
 from functools import partial
 from itertools import chain
+from socket import AF_UNIX, SOCK_DGRAM
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from lbproc.core.control.messages import descriptor_count
+from lbproc.core.sessions import Stage
 from lbproc.errors import ControlError
 from lbproc.net.accept import Acceptor
 from lbproc.net.inbox import Inbox
 from lbproc.net.listeners import refuse_new
 from lbproc.net.sharing import Sharing
 from lbproc.net.sockaddr import listening_address, takes_both_families
+from lbproc.proxy.udp_server import UdpServer
 from lbproc.shm.siblings import Siblings
 from lbproc.shm.views import WorkerCounter
 from lbproc.telemetry.events import Event
@@ -34,14 +41,16 @@ from lbproc.types import Seconds, Slot
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
-    from lbproc.boot import WorkerBoot
+    from lbproc.boot import InheritedListener, WorkerBoot
+    from lbproc.config.model import Config
     from lbproc.core.control.messages import Adopt
     from lbproc.net.readiness import Dispatcher
     from lbproc.net.transport import SocketPeer
     from lbproc.proxy.context import WorkerContext
-    from lbproc.proxy.listener import HttpListener
+    from lbproc.proxy.listener import Listener
+    from lbproc.proxy.udp_session import UdpSession
 
 REMEMBERED: Seconds = 60.0
 """How long the listener of an address that went is remembered: no sibling hangs so long and lives."""
@@ -63,9 +72,11 @@ class Accepting:
         "_by_key",
         "_context",
         "_dispatcher",
+        "_drained_by",
         "_hold",
         "_intakes",
         "_kept",
+        "_left",
         "_on_end",
         "_retired",
         "_retiring",
@@ -79,7 +90,7 @@ class Accepting:
         boot: WorkerBoot,
         context: WorkerContext,
         dispatcher: Dispatcher,
-        hold: Callable[[HttpListener, socket.socket, SocketPeer], None],
+        hold: Callable[[Listener, socket.socket, SocketPeer], None],
         on_end: Callable[[Slot, bool], Awaitable[None]],
     ) -> None:
         self._context = context
@@ -96,13 +107,23 @@ class Accepting:
         self._retiring: set[Slot] = set()
         """Adopted slots that end when they are drained."""
         self._intakes: dict[Slot, list[_Intake]] = {}
+        self._drained_by = Stage.RETIRED
+        """The stage of sockets for datagrams that a draining worker gets."""
+        self._left: set[_Intake] = set()
+        """Sockets for datagrams that others receive at now, with sessions that go on here."""
         self._siblings = Siblings(boot.table, boot.slot, 1 + len(boot.outboxes))
         self._sharing = Sharing(boot.slot, self._siblings, boot.outboxes)
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to take connections from."""
-        return not any(self._intakes.values())
+        return not any(self._intakes.values()) and not self._left
+
+    def sessions(self) -> Iterator[UdpSession]:
+        """All sessions of datagrams."""
+        for intake in chain(self._left, *self._intakes.values()):
+            if isinstance(intake.taker, UdpServer):
+                yield from intake.taker.sessions
 
     def follow(self, ended: int, held: int, seconds: Seconds) -> None:
         """Learns how long connections live; see `Sharing.follow`."""
@@ -125,16 +146,31 @@ class Accepting:
             sockets: listening ones, each with the key of its address.
             inbox: the receiving end, if the slot has one.
         """
-        intakes = [
-            _Intake(key, sock, self._make_acceptor(key, sock), is_kept=self._is_kept(sock))
-            for key, sock in sockets
-        ]
+        intakes = [intake for key, sock in sockets if (intake := self._make_intake(key, sock)) is not None]
         if inbox is not None:
             intakes.append(_Intake(None, inbox, self._make_inbox(slot, inbox)))
         group = self._intakes.setdefault(slot, [])
         for intake in intakes:
             group.append(intake)
             nursery.start_soon(self._take_from, slot, intake)
+
+    def finish(
+        self, nursery: trio.Nursery, slot: Slot, removed: Iterable[InheritedListener], former: Config
+    ) -> None:
+        """Takes what is queued at addresses that went before this worker was born, and ends with that.
+
+        Args:
+            nursery: for the tasks.
+            slot: this worker's own.
+            removed: the addresses.
+            former: the configuration that had them.
+        """
+        names = {item.key: item.listener_name for item in removed}
+        listeners = self._context.runtime.revive(former, set(names.values()))
+        forget_at = trio.current_time() + REMEMBERED
+        for key, name in names.items():
+            self._retired[key] = _Retired(listeners[name], forget_at)
+        self.begin(nursery, slot, [(item.key, item.socket) for item in removed], None)
 
     def adopt(self, nursery: trio.Nursery, message: Adopt, sockets: tuple[socket.socket, ...]) -> None:
         """Begins to serve a slot whose worker is gone."""
@@ -151,9 +187,20 @@ class Accepting:
         self.begin(nursery, Slot(message.slot), zip(keys, sockets, strict=False), inbox)
 
     def disown(self, slot: Slot) -> None:
-        """Leaves a slot at once, with all that is queued, to its next worker."""
-        for intake in self._intakes.get(slot, []):
-            intake.scope.cancel()
+        """Leaves a slot at once, with all that is queued, to its next worker.
+
+        What is queued where nothing new comes is accepted here nevertheless. Sessions go on.
+        """
+        group = self._intakes.get(slot, [])
+        for intake in tuple(group):
+            if self._is_going(intake):  # nobody else may know its listener
+                continue
+            if isinstance(intake.taker, UdpServer):
+                group.remove(intake)
+                self._left.add(intake)
+                intake.taker.leave()
+            else:
+                intake.scope.cancel()
 
     def retire(self, slot: Slot) -> bool:
         """Takes what is queued on an adopted slot which has no future, and ends with that.
@@ -164,7 +211,7 @@ class Accepting:
         self._retiring.add(slot)
         group = self._intakes.get(slot, [])
         for intake in group:
-            intake.stop()
+            intake.stop(Stage.RETIRED)
         return bool(group)
 
     def close(self) -> None:
@@ -179,13 +226,30 @@ class Accepting:
     def refuse_new(self) -> None:
         """Keeps new connections away from all slots; what is queued stays."""
         for intake in chain.from_iterable(self._intakes.values()):
-            if not intake.is_kept:
+            if not intake.is_kept and not isinstance(intake.taker, UdpServer):
                 refuse_new(intake.socket)
 
-    def drain(self) -> None:
-        """Takes what is queued, and ends with that. The context says already that the worker is draining."""
-        for intake in chain.from_iterable(self._intakes.values()):
-            intake.stop()
+    def drain(self, *, alone: bool = False, stage: Stage = Stage.STOPPING) -> None:
+        """Takes what is queued, and ends with that. The context says already that the worker is draining.
+
+        Args:
+            alone: siblings go on, and take what comes to the sockets that are theirs too: these never become
+                quiet, and are left at once.
+            stage: of the sockets for datagrams.
+        """
+        self._drained_by = stage
+        for intake in chain(self._left, *self._intakes.values()):
+            if alone and intake.is_shared:
+                intake.scope.cancel()
+            else:
+                intake.stop(stage)
+
+    def hurry(self) -> None:
+        """Says to what drains already that lbproc as a whole leaves now."""
+        self._drained_by = Stage.STOPPING
+        for intake in chain(self._left, *self._intakes.values()):
+            if isinstance(intake.taker, UdpServer):
+                intake.stop(Stage.STOPPING)
 
     def look_into_inboxes(self) -> None:
         """Lets what waits be counted anew: a giver may have died between counting and sending."""
@@ -198,14 +262,18 @@ class Accepting:
         group = self._intakes[slot]
         try:
             with intake.scope:
-                if self._context.draining or slot in self._retiring:
-                    intake.stop()
+                if self._is_going(intake):
+                    intake.stop(Stage.REMOVED)
+                elif self._context.draining or slot in self._retiring:
+                    intake.stop(self._drained_by)
                 await intake.taker.run()
         finally:
             intake.socket.close()
-            group.remove(intake)
+            is_left = intake in self._left
+            (self._left if is_left else group).remove(intake)
             intake.has_ended.set()
-        await self._on_end(slot, not group and (self._context.draining or slot in self._retiring))
+        is_drained = not group and (self._context.draining or slot in self._retiring)
+        await self._on_end(slot, is_drained and not is_left)
 
     # Reloads ------------------------------------------------------------------------------------------------
 
@@ -233,13 +301,16 @@ class Accepting:
             if intake.key is not None and intake.key not in names
         ]
         for intake in going:
-            intake.stop()
+            intake.stop(Stage.REMOVED)
+        for intake in chain(self._left, *self._intakes.values()):
+            if isinstance(intake.taker, UdpServer):
+                intake.taker.nudge()
         self._sharing.resize(slots, outboxes)
         return [intake.has_ended for intake in going]
 
     def serves(self, slot: Slot) -> bool:
-        """Whether something is taken from this slot, the own one or an adopted one."""
-        return bool(self._intakes.get(slot))
+        """Whether what comes to this slot is taken here, the own one or an adopted one."""
+        return not all(map(self._is_going, self._intakes.get(slot, [])))
 
     def forget_retired(self) -> None:
         """Forgets addresses that went long ago."""
@@ -249,6 +320,10 @@ class Accepting:
                 del self._retired[key]
 
     # Connections --------------------------------------------------------------------------------------------
+
+    def _is_going(self, intake: _Intake) -> bool:
+        """Whether nothing new comes to its address, because the address was taken away."""
+        return intake.key is not None and intake.key not in self._by_key
 
     def _is_kept(self, sock: socket.socket) -> bool:
         """Whether somebody outside of lbproc holds the socket as well."""
@@ -262,6 +337,17 @@ class Accepting:
             partial(self._accepted_mapped if takes_both_families(sock) else self._accepted, key),
             on_exhausted=partial(self._exhausted, key),
         )
+
+    def _make_intake(self, key: int, sock: socket.socket) -> _Intake | None:
+        if sock.type != SOCK_DGRAM:
+            return _Intake(key, sock, self._make_acceptor(key, sock), is_kept=self._is_kept(sock))
+        if self._find(key) is None:  # of an address that is new, and this worker has not moved yet
+            self._context.move()
+        if self._find(key) is None:
+            sock.close()
+            self._misunderstood(ControlError(f"a socket came of the unknown address {key}"))
+            return None
+        return _Intake(key, sock, UdpServer(sock, self._dispatcher, self._context, partial(self._find, key)))
 
     def _make_inbox(self, slot: Slot, sock: socket.socket) -> Inbox:
         return Inbox(
@@ -305,7 +391,7 @@ class Accepting:
             sock.close()
             self._misunderstood(ControlError(f"a connection came to the unknown address {key}"))
 
-    def _find(self, key: int) -> HttpListener | None:
+    def _find(self, key: int) -> Listener | None:
         """The listener of an address, also of one that has gone lately."""
         listener = self._by_key.get(key)
         if listener is None and (retired := self._retired.get(key)) is not None:
@@ -327,7 +413,7 @@ class Accepting:
 class _Retired(NamedTuple):
     """The listener that an address had, and until when that is remembered."""
 
-    listener: HttpListener
+    listener: Listener
     forget_at: float
 
 
@@ -344,7 +430,12 @@ class _Intake:
     __slots__ = ("has_ended", "is_kept", "key", "scope", "socket", "taker")
 
     def __init__(
-        self, key: int | None, sock: socket.socket, taker: Acceptor | Inbox, *, is_kept: bool = False
+        self,
+        key: int | None,
+        sock: socket.socket,
+        taker: Acceptor | Inbox | UdpServer,
+        *,
+        is_kept: bool = False,
     ) -> None:
         self.key = key
         self.socket = sock
@@ -353,9 +444,20 @@ class _Intake:
         self.scope = trio.CancelScope()
         self.has_ended = trio.Event()
 
-    def stop(self) -> None:
-        """Takes what is queued and ends with that; a queue that is kept is left to whoever comes next."""
-        if self.is_kept:
+    @property
+    def is_shared(self) -> bool:
+        """Whether every worker takes from it."""
+        return self.key is not None and self.socket.family is AF_UNIX
+
+    def stop(self, stage: Stage) -> None:
+        """Takes what is queued and ends with that; a queue that is kept is left to whoever comes next.
+
+        Args:
+            stage: what sessions of datagrams are to know.
+        """
+        if isinstance(self.taker, UdpServer):
+            self.taker.stop(stage)
+        elif self.is_kept:
             self.scope.cancel()
         else:
             self.taker.stop()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -37,14 +38,17 @@ from lbproc.core.control.messages import (
     Stop,
     Worn,
 )
+from lbproc.core.sessions import Stage
 from lbproc.errors import ControlError
+from lbproc.net.accept import reset
 from lbproc.net.channel import ChildChannel, as_sockets
 from lbproc.net.connect import open_transport
 from lbproc.net.readiness import Deadlines, Dispatcher
+from lbproc.net.tls.tickets import TicketKeys
 from lbproc.net.transport import SocketTransport
-from lbproc.proxy.connection import ClientConnection
 from lbproc.proxy.context import WorkerContext
 from lbproc.proxy.cutting import cut_what_is_out
+from lbproc.proxy.entrance import Places
 from lbproc.proxy.runtime import Runtime
 from lbproc.shm.views import ProcessState, WorkerCounter, WorkerView
 from lbproc.telemetry.access_log import AccessLog
@@ -62,7 +66,8 @@ if TYPE_CHECKING:
     from lbproc.boot import WorkerBoot
     from lbproc.core.control.messages import Message, SupervisorBound
     from lbproc.net.transport import SocketPeer, Transport
-    from lbproc.proxy.listener import HttpListener
+    from lbproc.proxy.client import Client
+    from lbproc.proxy.listener import Listener
     from lbproc.types import Address, Seconds
 
 PULSE: Seconds = 0.1
@@ -111,12 +116,17 @@ class Worker:
             wall_clock=UtcClock(),
             random=Random(),  # noqa: S311  balancing, not secrets; seeded by the kernel after fork
         )
+        self._tickets = None if boot.tickets is None else TicketKeys(boot.tickets)
+        if self._tickets is not None:
+            self._context.enroll_tickets = self._tickets.enroll
         Runtime.begin(boot.config, self._context, boot.generation)
-        self._connections: set[ClientConnection] = set()
+        self._connections: set[Client] = set()
+        self._places: dict[Client, Places] = {}
+        """What connections hold at the limits of their listeners, where there are any."""
         self._ended = 0
         """Connections since the last beat."""
         self._accepting = Accepting(boot, self._context, self._dispatcher, self._hold, self._end_accepting)
-        self._moving = Moving(self._context, self._accepting, self._connections, self._tell)
+        self._moving = Moving(self._context, self._accepting, self._connections, self._tell, self._count_all)
         self._context.move = self._moving.move
         self._wear = Wear(self._view, self._context.random)
         self._is_stopping = False
@@ -137,6 +147,10 @@ class Worker:
                         self._moving.begin(self._services, self._serving)
                         own = [(item.key, item.socket) for item in self._boot.listeners]
                         self._accepting.begin(self._serving, self._boot.slot, own, self._boot.inbox)
+                        if self._boot.removed and self._boot.former is not None:
+                            self._accepting.finish(
+                                self._serving, self._boot.slot, self._boot.removed, self._boot.former
+                            )
                         self._services.start_soon(self._follow_supervisor)
                         self._view.follow(self._boot.generation)
                         self._view.set_state(ProcessState.READY)
@@ -156,14 +170,41 @@ class Worker:
 
     # Connections --------------------------------------------------------------------------------------------
 
-    def _hold(self, listener: HttpListener, sock: socket.socket, peer: SocketPeer) -> None:
-        transport = SocketTransport(sock, self._dispatcher, peer)
-        connection = ClientConnection(transport, listener, self._context)
+    def _hold(self, listener: Listener, sock: socket.socket, peer: SocketPeer) -> None:
+        places = None
+        if listener.entrance is not None and listener.generation != self._context.generation():
+            self._context.move()  # the numbers in force count from now on
+            listener = listener.lineage.current or listener
+        if listener.entrance is not None:
+            places = listener.entrance.enter(peer[0] if isinstance(peer, tuple) else "")
+            if places is None:
+                reset(sock)
+                return
+        try:
+            connection = listener.open(SocketTransport(sock, self._dispatcher, peer), self._context)
+        except BaseException:
+            if places is not None:
+                places.release()
+            raise
+        if places is not None:
+            self._places[connection] = places
         self._connections.add(connection)
         self._view.count(WorkerCounter.CONNECTIONS)
         self._serving.start_soon(self._serve, connection)
 
-    async def _serve(self, connection: ClientConnection) -> None:
+    def _count_all(self) -> None:
+        """Counts connections at limits that have come with a new configuration."""
+        if not any(listener.entrance for listener in self._context.runtime.listeners.values()):
+            return
+        for connection in self._connections:
+            listener = connection.lineage.current
+            if listener is not None and listener.entrance is not None:
+                places = self._places.get(connection)
+                if places is None:
+                    places = self._places[connection] = Places(self._view.release)
+                listener.entrance.complete(places, connection.transport.peer_ip)
+
+    async def _serve(self, connection: Client) -> None:
         """Serves one connection.
 
         The one broad catch: a defect met by one client must not take the others along.
@@ -175,6 +216,8 @@ class Worker:
             self._log.write_crash(Event.CONNECTION_CRASHED, error, listener=connection.listener.name)
         finally:
             self._connections.discard(connection)
+            if self._places and (places := self._places.pop(connection, None)) is not None:
+                places.release()
             self._ended += 1
             self._view.count(WorkerCounter.CONNECTIONS, -1)
             self._leave_if_done()
@@ -217,7 +260,7 @@ class Worker:
                 self._stop()
                 self._drain_scope.cancel()
             case Stop(retires=retires):
-                self._stop(is_limited=not retires)
+                self._stop(is_limited=not retires, alone=retires)
                 self._services.start_soon(self._end_idle)
             case Leave():
                 self._accepting.give_up()
@@ -268,15 +311,22 @@ class Worker:
         except ControlError:
             await self._lose_supervisor()
 
-    def _stop(self, *, is_limited: bool = True) -> None:
-        """Finishes; may be said again with a limit to a worker that was to finish without one."""
+    def _stop(self, *, is_limited: bool = True, alone: bool = False) -> None:
+        """Finishes; may be said again with a limit to a worker that was to finish without one.
+
+        Args:
+            is_limited: within the drain timeout.
+            alone: lbproc goes on, and siblings serve what is theirs too.
+        """
         if is_limited:
             self._limit_drain()
         if self._is_stopping:
+            if is_limited:
+                self._accepting.hurry()
             return
         self._is_stopping = self._context.draining = True
         self._view.set_state(ProcessState.DRAINING)
-        self._accepting.drain()
+        self._accepting.drain(alone=alone, stage=Stage.STOPPING if is_limited else Stage.RETIRED)
 
     def _limit_drain(self) -> None:
         """Cuts what is left after the drain timeout, which begins once."""
@@ -308,9 +358,11 @@ class Worker:
                 self._moving.look()
                 context.runtime.follow_membership()
                 context.runtime.close_aged(trio.current_time())
+                if self._tickets is not None:
+                    self._tickets.look(context.stamp() / 1e9)
             beats_in -= 1
             self._context.runtime.look()
-            cut_what_is_out(context.runtime, self._connections, self._log)
+            cut_what_is_out(context.runtime, chain(self._connections, self._accepting.sessions()), self._log)
             access_log = context.access_log
             lost = access_log.flush() + self._moving.count_lost_lines()
             if lost:

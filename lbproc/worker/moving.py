@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from lbproc.core.control.messages import SupervisorBound
-    from lbproc.proxy.connection import ClientConnection
+    from lbproc.proxy.client import Client
     from lbproc.proxy.context import WorkerContext
     from lbproc.proxy.listener import Lineage
     from lbproc.types import Seconds
@@ -69,6 +69,10 @@ A client may have sent its next request just before it could know; within this t
 """
 
 NO_ROOM = "no descriptor is left for what the new configuration needs; raise the limit on open files"
+
+
+def _nothing() -> None:
+    """For a worker whose connections hold nothing."""
 
 
 class Succession:
@@ -109,21 +113,24 @@ class Moving:
         accepting: takes its connections.
         connections: that it holds.
         tell: says something to the supervisor.
+        on_moved: called when the new runtime is in use. It must not wait.
     """
 
     def __init__(
         self,
         context: WorkerContext,
         accepting: Accepting,
-        connections: set[ClientConnection],
+        connections: set[Client],
         tell: Callable[[SupervisorBound], Awaitable[None]],
+        on_moved: Callable[[], None] = _nothing,
     ) -> None:
         self._context = context
         self._accepting = accepting
         self._connections = connections
         self._tell = tell
+        self._on_moved = on_moved
         self._next: Succession | None = None
-        self._left_behind: set[ClientConnection] = set()
+        self._left_behind: set[Client] = set()
         """Those that were busy with a request when the others moved."""
         self._ended_logs: list[AccessLog] = []
 
@@ -245,6 +252,7 @@ class Moving:
         gone = self._accepting.move(succession.names, succession.slots, succession.outboxes)
         self._begin_lent(succession)
         self._change_logs(succession)
+        self._on_moved()
         context.view.follow(succession.generation)
         removed = [
             listener.lineage for listener in before.listeners.values() if listener.lineage.current is None
@@ -290,7 +298,7 @@ class Moving:
             if number % AT_ONCE == AT_ONCE - 1:
                 await trio.lowlevel.checkpoint()
 
-    async def _see_off(self, removed: list[Lineage]) -> None:
+    async def _see_off(self, removed: list[Lineage[Any]]) -> None:
         """Ends connections of removed listeners that have no request."""
         await trio.sleep(IDLE_GRACE)
         for lineage in removed:

@@ -11,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lbproc import __version__
 from lbproc.admin.metrics import METRICS, BackendRow, TableMetrics, render_page
+from lbproc.config.certified import Certified
+from lbproc.config.pem import CertificateFacts, CertificateFile, KeyFile
 from lbproc.core.health import CheckCounts, Subject
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
@@ -19,12 +21,31 @@ from lbproc.shm.views import (
     ControllerView,
     ProcessState,
     Reader,
+    Refusal,
     Role,
     SupervisorView,
     WorkerCounter,
     WorkerView,
 )
 from lbproc.types import Admin, Health, Liveness, Slot
+
+KEY = KeyFile("/x.key", b"")
+CERTIFICATE = CertificateFile(
+    "/x.pem",
+    b"",
+    CertificateFacts(
+        subject="CN=a.com",
+        serial="1",
+        fingerprint="00",
+        names=("a.com",),
+        addresses=(),
+        key_kind="ECDSA",
+        key_bits=256,
+        not_before=0.0,
+        not_after=1e9,
+        chain_not_after=1e9,
+    ),
+)
 
 
 @pytest.fixture
@@ -121,6 +142,21 @@ def test_active_checks_are_told(table: Table) -> None:
     assert found["lbproc_check_seconds_total", labels(**a, check="liveness")] == 1.5
 
 
+def test_certificates_are_told_once_each(table: Table) -> None:
+    certificates = [
+        Certified(("listeners", "web", "tls", "certificates", 0), CERTIFICATE, KEY, ("a.com", "b.com")),
+        Certified(("listeners", "web", "tls", "certificates", 1), CERTIFICATE, KEY, ("a.com",)),
+        Certified(("pools", "db", "tls", "certificate"), CERTIFICATE, KEY, ("CN=me",)),
+    ]
+    metrics = TableMetrics(Reader(table), list, certificates=lambda: certificates)
+    text = metrics.render().decode()
+    assert text.count("lbproc_certificate_not_after_seconds{") == 2
+    found = scrape(metrics)
+    name = "lbproc_certificate_not_after_seconds"
+    assert found[name, labels(listener="web", pool="", name="a.com", file="/x.pem")] == 1e9
+    assert found[name, labels(listener="", pool="db", name="CN=me", file="/x.pem")] == 1e9
+
+
 def test_totals_outlive_a_worker(table: Table) -> None:
     view = SupervisorView(table)
     column = view.allocate_column(Slot(0), Role.WORKER)
@@ -133,15 +169,44 @@ def test_totals_outlive_a_worker(table: Table) -> None:
     assert not [name for name, _ in found if name == "lbproc_worker_connections"]
 
 
+def test_connections_of_listeners_and_refusals_are_those_of_all_workers(table: Table) -> None:
+    view = SupervisorView(table)
+    view.ensure_listener("web")
+    for _ in range(2):
+        words = WorkerView(table, view.allocate_column(Slot(0), Role.WORKER)).listener("web")
+        words.take()
+        words.refuse(Refusal.MAX_CONNECTIONS)
+    words.refuse(Refusal.ADMITTED)
+    found = scrape(TableMetrics(Reader(table), list, listeners=lambda: ["web", "of a moment ago"]))
+    assert found["lbproc_listener_connections", labels(listener="web")] == 2
+    refused = {key: value for key, value in found.items() if key[0] == "lbproc_refused_connections_total"}
+    assert sum(refused.values()) == 2
+    reason = labels(listener="web", reason="max_connections")
+    assert refused["lbproc_refused_connections_total", reason] == 2
+    assert len(refused) == len(Refusal) - 1
+    assert found["lbproc_uncounted_connections_total", labels(listener="web")] == 1
+
+
 def test_every_metric_is_exposed_under_its_name_with_its_labels(table: Table) -> None:
     view = SupervisorView(table)
     view.allocate_column(Slot(0), Role.WORKER)
+    view.ensure_listener("web")
     row = view.ensure_row("p", "b")
     controller = ControllerView(table, view.allocate_column(None, Role.CONTROLLER))
     controller.set_checked(row)
     controller.set_liveness(row, Liveness.ALIVE)
     checks = [CheckCounts("p", "b", Subject.READINESS, 1, 2, 0.5, "")]
-    found = scrape(TableMetrics(Reader(table), lambda: [BackendRow("p", "b", row)], checks=lambda: checks))
+    backends = [BackendRow("p", "b", row)]
+    certificates = [Certified(("listeners", "web", "tls", "certificates", 0), CERTIFICATE, KEY, ("a.com",))]
+    found = scrape(
+        TableMetrics(
+            Reader(table),
+            lambda: backends,
+            checks=lambda: checks,
+            certificates=lambda: certificates,
+            listeners=lambda: ["web"],
+        )
+    )
     exposed = {(name, frozenset(label for label, _ in pairs)) for name, pairs in found}
     assert exposed == {(metric.name, frozenset(metric.labels)) for metric in METRICS}
 

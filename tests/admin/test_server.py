@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import h11
@@ -186,8 +187,16 @@ class Served:
         self.unix = unix
         self.address = listening.getsockname()
         self.log_path = log_path
-        log = open_error_log(log_path, "info", "controller")
-        self.server = AdminServer(trio.socket.from_stdlib_socket(listening), answer, log)
+        self._log = open_error_log(log_path, "info", "controller")
+        self._server = AdminServer(trio.socket.from_stdlib_socket(listening), answer, self._log)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._server.run)
+            yield
+            nursery.cancel_scope.cancel()
+        self._log.close()
 
     async def connect(self) -> trio.SocketStream:
         if self.unix is not None:
@@ -202,10 +211,8 @@ class Served:
 
 async def test_it_serves_on_a_socket(tmp_path: Path) -> None:
     served = Served(echo, tmp_path / "log")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(served.server.run)
+    async with served.running():
         assert b"200" in await served.ask()
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_defect_costs_one_connection_and_is_logged(tmp_path: Path) -> None:
@@ -213,12 +220,10 @@ async def test_a_defect_costs_one_connection_and_is_logged(tmp_path: Path) -> No
         raise RuntimeError("boom")
 
     served = Served(defect, tmp_path / "log")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(served.server.run)
+    async with served.running():
         for _ in range(3):
             with pytest.raises((trio.BrokenResourceError, AssertionError)):
                 assert await served.ask()
-        nursery.cancel_scope.cancel()
     assert served.log_path.read_text().count("connection_crashed listener=admin") == 3
 
 
@@ -227,14 +232,12 @@ async def test_refused_requests_are_logged(tmp_path: Path) -> None:
         return Response(401, "text/plain", b"", is_refusal=True)
 
     served = Served(forbid, tmp_path / "log")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(served.server.run)
+    async with served.running():
         assert b"401" in await served.ask()
         assert b"400" in await served.ask(b"nonsense\r\n\r\n")
         assert b"413" in await served.ask(
             b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n" + b"y" * 70_000
         )
-        nursery.cancel_scope.cancel()
     log = served.log_path.read_text()
     for status in (401, 400, 413):
         assert f"admin_request_refused client_ip=127.0.0.1 status={status}\n" in log
@@ -242,17 +245,14 @@ async def test_refused_requests_are_logged(tmp_path: Path) -> None:
 
 async def test_a_client_on_a_unix_socket_has_no_address(tmp_path: Path) -> None:
     served = Served(echo, tmp_path / "log", tmp_path / "admin.sock")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(served.server.run)
+    async with served.running():
         assert b"400" in await served.ask(b"nonsense\r\n\r\n")
-        nursery.cancel_scope.cancel()
     assert "admin_request_refused status=400\n" in served.log_path.read_text()
 
 
 async def test_there_are_only_so_many_connections(tmp_path: Path) -> None:
     served = Served(echo, tmp_path / "log")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(served.server.run)
+    async with served.running():
         streams = []
         for _ in range(MAX_CONNECTIONS):
             stream = await trio.open_tcp_stream(*served.address)
@@ -271,7 +271,6 @@ async def test_there_are_only_so_many_connections(tmp_path: Path) -> None:
                         break
                 except trio.BrokenResourceError:
                     continue
-        nursery.cancel_scope.cancel()
 
 
 def test_what_the_server_sends_is_read_by_h11() -> None:

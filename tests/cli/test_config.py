@@ -56,6 +56,7 @@ def test_check_speaks_json(here: Path) -> None:
         "pools": 1,
         "backends": 2,
         "problems": [],
+        "warnings": [],
     }
     (here / "lbproc.toml").write_text(BROKEN)
     result = lbproc("check", "--json")
@@ -70,6 +71,18 @@ def test_check_speaks_json(here: Path) -> None:
         "remedy": 'did you mean "web"?',
     }
     assert len(answer["problems"]) == 2
+    assert answer["warnings"] == []
+
+
+def test_check_prints_warnings_and_leaves_with_0(here: Path) -> None:
+    (here / "lbproc.toml").write_text(FIVE_LINES + "[limits.x]\nconnections = 5\n")
+    result = lbproc("check")
+    what = "is not in the limits of any listener"
+    remedy = 'add limits = ["x"] to a listener, or leave it out'
+    assert (result.exit_code, result.stdout) == (0, "lbproc.toml: ok, 1 listener, 2 backends\n")
+    assert result.stderr == f"warning: lbproc.toml:6: limits.x: {what}; {remedy}\n"
+    (warning,) = json.loads(lbproc("check", "--json").stdout)["warnings"]
+    assert warning == {"file": "lbproc.toml", "line": 6, "key": "limits.x", "what": what, "remedy": remedy}
 
 
 def test_check_of_a_file_that_is_not_there_leaves_with_2(here: Path) -> None:

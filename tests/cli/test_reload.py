@@ -46,6 +46,18 @@ def test_reload_asks_and_prints_what_changed(tmp_path: Path) -> None:
     )
 
 
+def test_warnings_are_printed_beside_the_answer(tmp_path: Path) -> None:
+    reply = answer("unchanged")
+    assert isinstance(reply.body, dict)
+    warned = Reply(ok=True, body=reply.body | {"warnings": ["a.toml:3: limits.x: is bad; mend it"]})
+    result, _ = lbproc(tmp_path, warned, "reload")
+    assert result.exit_code == 0
+    assert result.stderr == "warning: a.toml:3: limits.x: is bad; mend it\n"
+    result, _ = lbproc(tmp_path, warned, "reload", "--json")
+    assert result.stderr == ""
+    assert json.loads(result.stdout)["warnings"] == ["a.toml:3: limits.x: is bad; mend it"]
+
+
 def test_a_dry_run_prints_what_would_change(tmp_path: Path) -> None:
     result, asked = lbproc(tmp_path, answer("planned", CHANGES[:1]), "reload", "--dry-run")
     assert asked == [ReloadRequest("", dry_run=True)]

@@ -65,6 +65,23 @@ def test_text_has_one_line_for_each_worker_and_backend() -> None:
     ]
 
 
+def test_certificates_have_a_table_with_the_first_to_expire_on_top() -> None:
+    one = {"listener": "web", "pool": None, "names": ["a.com"], "key_kind": "RSA", "not_after": 0.0}
+    certificates = [
+        one | {"not_after": 86400.0 * 90, "days_left": 90, "names": ["a.com", "b.com", "c.com", "d.com"]},
+        one
+        | {"not_after": 86400.0 * 20, "days_left": 20, "key_kind": "ECDSA", "listener": None, "pool": "db"},
+        one | {"days_left": -1},
+    ]
+    lines = render_status(status(certificates=certificates)).splitlines()
+    assert lines[lines.index("") :][-4:] == [
+        "CERTIFICATE                     KEY    OF            EXPIRES     DAYS LEFT",
+        "a.com                           RSA    listener web  1970-01-01  EXPIRED",
+        "a.com                           ECDSA  pool db       1970-01-21  20 !",
+        "a.com, b.com, c.com and 1 more  RSA    listener web  1970-04-01  90",
+    ]
+
+
 def test_text_without_workers_and_pools_is_still_a_text() -> None:
     body = status(workers=[], pools={})
     del body["pid"], body["config"]

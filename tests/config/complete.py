@@ -34,14 +34,34 @@ error = "stderr"
 level = "info"
 
 [listeners.web]
-bind = "0.0.0.0:8080"
+bind = "0.0.0.0:8443"
 protocol = "http"
 pool = "web"
 trusted_proxies = "10.0.0.0/8"
+proxy_protocol = true
+limits = "per_ip"
+max_connections = 50000
 max_header_size = "32KiB"
 max_header_count = 100
 max_body_size = "1GiB"
 underscore_headers = "drop"
+
+[listeners.web.tls]
+min_version = "1.2"
+ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256"
+client_ca = "@TLS@/ca.pem"
+client_auth = "optional"
+strict_sni = true
+tickets = true
+watch = false
+passthrough = { "db.example.com" = "raw" }
+
+[[listeners.web.tls.certificates]]
+cert = "@TLS@/server.pem"
+key = "@TLS@/server.key"
+hosts = "app.internal"
+client_ca = "@TLS@/ca.pem"
+client_auth = "required"
 
 [listeners.web.timeouts]
 header = "10s"
@@ -60,12 +80,39 @@ path = "/v1/models"
 path_prefix = "/v1"
 method = "GET"
 
+[listeners.plain]
+bind = "0.0.0.0:8081"
+redirect_https = true
+
+[listeners.database]
+bind = "0.0.0.0:5432"
+protocol = "tls_passthrough"
+
+[[listeners.database.routes]]
+pool = "raw"
+
+[listeners.database.routes.match]
+sni = "db.example.com"
+alpn = "postgresql"
+
 [pools.web]
 policy = "consistent_hash"
 hash_key = "header:X-User"
 slow_start = "30s"
 panic_threshold = 0.5
 on_down = "keep"
+
+proxy_protocol = "v2"
+
+[pools.web.tls]
+verify = true
+ca = "@TLS@/ca.pem"
+server_name = "app.internal"
+min_version = "1.2"
+
+[pools.web.tls.certificate]
+cert = "@TLS@/own.pem"
+key = "@TLS@/own.key"
 
 [[pools.web.backends]]
 address = "10.0.0.1:8000"
@@ -96,7 +143,7 @@ read = "60s"
 check = "http"
 path = "/healthz"
 method = "GET"
-headers = { X-Probe = "1" }
+headers = { X-Probe = "1", Authorization = { env = "LBPROC_PROBE_LOGIN" } }
 host = "app.internal"
 liveness_path = "/livez"
 interval = "2s"
@@ -111,7 +158,7 @@ initial = "checking"
 [pools.web.health.tls]
 verify = true
 server_name = "app.internal"
-ca = "@CA@"
+ca = "@TLS@/ca.pem"
 
 [pools.web.health.expect]
 status = "200-299"
@@ -124,11 +171,18 @@ address = "10.0.0.2:8000"
 check = "tcp"
 port = 9000
 send = "PING"
-""".replace("@CA@", str(Path(__file__).parents[1] / "health" / "tls" / "ca.pem"))
 
-ENVIRON: Final = {"LBPROC_ADMIN_TOKEN": "correct-horse-battery"}
+[limits.per_ip]
+key = "client_ip"
+connections = 50
+new_connections = "100/second"
+burst = 200
+when_full = "refuse"
+""".replace("@TLS@", str(Path(__file__).parents[1] / "health" / "tls"))
 
-_ELEMENTS: Final = {"routes", "backends"}
+ENVIRON: Final = {"LBPROC_ADMIN_TOKEN": "correct-horse-battery", "LBPROC_PROBE_LOGIN": "Basic YTpi"}
+
+_ELEMENTS: Final = {"routes", "backends", "certificates"}
 
 
 def index(text: str) -> dict[KeyPath, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from lbproc.config.authorities import Authorities
 from lbproc.config.diff import FIXED, Change, addresses, diff, why_not
 from lbproc.config.model import Config
+from lbproc.config.pem_file import read_pem
 from lbproc.config.place import Surroundings
 from lbproc.config.wording import dotted
+from tests.certificates import Authority
 
 
 def config(**tables: Any) -> Config:
@@ -32,6 +35,64 @@ def web(**keys: Any) -> Config:
 
 def pool(*backends: Any, **keys: Any) -> Config:
     return config(pools={"web": {"backends": list(backends), **keys}})
+
+
+def certified(base: Path, *certificates: dict[str, Any], **keys: Any) -> Config:
+    tls = {"certificates": list(certificates), **keys}
+    listeners = {"web": {"bind": ["127.0.0.1:8080"], "pool": "web", "tls": tls}}
+    document = {"listeners": listeners, "pools": {"web": {"backends": ["10.0.0.1:8000"]}}}
+    return Config.model_validate(document, context=Surroundings(base, read_pem=read_pem))
+
+
+def test_of_certificates_it_is_said_for_whom_and_until_when_and_of_keys_nothing(tmp_path: Path) -> None:
+    authority = Authority()
+    names = ("a.com", "b.com", "c.com", "d.com")
+    pair = authority.issue("a.com")
+    pair.write(tmp_path, "a")
+    authority.issue(*names, kind="RSA").write(tmp_path, "b")
+    a, b = ({"cert": f"{name}.pem", "key": f"{name}.key"} for name in "ab")
+    old = certified(tmp_path, a, b)
+    key = "listeners.web.tls.certificates"
+    assert changes(old, certified(tmp_path, b, a)) == [f"{key}: another order"]
+    assert changes(old, certified(tmp_path, a)) == [f"{key}: removed {tmp_path}/b.pem"]
+    assert changes(old, certified(tmp_path, a, b | {"hosts": "b.com"})) == [f"{key}[1].hosts: added b.com"]
+    end = authority.issue(*names).certificate.not_valid_after_utc.date()
+    assert changes(certified(tmp_path, a), old) == [
+        f"{key}: added {tmp_path}/b.pem: a.com, b.com, c.com and 1 more, until {end}"
+    ]
+    assert changes(old, certified(tmp_path, a, b, client_ca="a.pem")) == [
+        f"listeners.web.tls.client_ca: none -> {tmp_path}/a.pem"
+    ]
+    asking = certified(tmp_path, a, b, client_ca="a.pem")
+    twice = certified(tmp_path, a | {"hosts": "x"}, a | {"hosts": "y"})
+    new = authority.issue("127.0.0.1", days=10)
+    new.write(tmp_path, "a")
+    end = new.certificate.not_valid_after_utc.date()
+    replaced = [
+        f"{key}[0].cert: certificate replaced: 127.0.0.1, until {end}",
+        f"{key}[0].key: another key in {tmp_path}/a.key",
+    ]
+    assert changes(old, certified(tmp_path, a, b)) == replaced
+    other_ca = f"listeners.web.tls.client_ca: other content of {tmp_path}/a.pem"
+    assert changes(asking, certified(tmp_path, a, b, client_ca="a.pem")) == [*replaced, other_ca]
+    again = certified(tmp_path, a | {"hosts": "x"}, a | {"hosts": "y"})
+    assert changes(twice, again) == [*replaced, *(line.replace("[0]", "[1]") for line in replaced)]
+    text = "\n".join(changes(asking, again))
+    assert "PRIVATE" not in text
+    assert "BEGIN" not in text
+
+
+def test_limits_come_and_go() -> None:
+    limited = config(limits={"x": {"new_connections": "5/second"}})
+    assert changes(config(), limited) == ["limits.x: added"]
+    other = config(limits={"x": {"new_connections": "5/minute"}})
+    assert changes(limited, other)[0] == "limits.x.new_connections: 5/second -> 5/minute"
+
+
+def test_an_address_of_udp_is_another_one_than_that_of_tcp() -> None:
+    tcp, udp = web(protocol="tcp"), web(protocol="udp")
+    assert addresses(tcp).keys().isdisjoint(addresses(udp))
+    assert list(addresses(tcp).values()) == list(addresses(udp).values())
 
 
 def test_equal_configurations_differ_in_nothing() -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from lbproc.config.crosscheck import crosscheck
+from lbproc.config.diff import diff
 from lbproc.config.health import HealthConfig, StatusRange
 from lbproc.config.load import load_config
+from lbproc.config.model import Config
 from lbproc.config.place import Surroundings
 from lbproc.config.positions import scan
 from lbproc.config.problem import UnusableConfigError
+from lbproc.config.secret import Secret
 from lbproc.config.show import render_config
 from lbproc.config.source import Source
 from lbproc.types import TcpAddress, UnixAddress
@@ -117,8 +120,11 @@ def test_authorities_are_read_with_the_configuration(tmp_path: Path) -> None:
         ('headers = { "a b" = "c" }', '"a b" is not the name of a header field; write names and strings such as { X-Probe = "1" }'),
         ('headers = { host = "c" }', '"host" has a key of its own; write host = "app.internal" instead'),
         ('headers = { Content-Length = "1" }', '"Content-Length" is set by lbproc itself; leave it out'),
-        ("headers = { a = 1 }", 'the value of "a" is an integer, not a string; write names and strings such as { X-Probe = "1" }'),
+        ("headers = { a = 1 }", 'the value of "a" is an integer, not a string; write a string such as "1", { env = "NAME" } or { file = "PATH" }'),
         ('headers = { a = "\\n" }', 'the value of "a" cannot be sent; write 1 to 4096 visible ASCII characters, with spaces only between them'),
+        ("headers = { a = { env = 'SPACED_OUT' } }", 'the value of "a": the environment variable SPACED_OUT is not set; set it, name another one, or write { file = "PATH" }'),
+        ("headers = { a = { file = '/no/gone' } }", 'the value of "a": the file "/no/gone" gives no secret: No such file or directory; name a readable text file that holds the secret and nothing else'),
+        ("headers = { a = { env = 'A', file = 'B' } }", 'the value of "a": is a table, but not { env = "NAME" } or { file = "PATH" }; write { env = "NAME" }, { file = "PATH" } or a string'),
         ("headers = { " + ", ".join(f'a{n} = "b"' for n in range(51)) + " }", "holds 51 header fields; write at most 50"),
         ("expect.status = [204]", 'is an integer, not a string; write it in quotes: "204"'),
         ('expect.status = "2xx"', '"2xx" is not a status or a range of them; write a status of 200 to 599, such as "204", or two with a hyphen, such as "200-299"'),
@@ -131,6 +137,70 @@ def test_authorities_are_read_with_the_configuration(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_wrong_value_is_explained(tmp_path: Path, keys: str, message: str) -> None:
     assert refusal(tmp_path, keys) == message
+
+
+SECRETS = """headers = { X-Probe = "1", Authorization = { env = "PROBE" }, X-Token = { file = "token" } }
+"""
+LOGIN, TOKEN = "Basic aHVzaDpwdXBweQ==", "hush puppy"
+
+
+def with_secrets(tmp_path: Path, *, login: str = LOGIN, token: str = TOKEN + "\n") -> Config:
+    file = tmp_path / "lbproc.toml"
+    file.write_text(TABLE + SECRETS)
+    (tmp_path / "token").write_text(token)
+    return load_config(file, {"PROBE": login})
+
+
+def test_values_of_headers_may_be_secrets_with_blanks_and_never_show(tmp_path: Path) -> None:
+    config = with_secrets(tmp_path)
+    found = config.pools["web"].health
+    assert found is not None
+    login, token = found.headers["Authorization"], found.headers["X-Token"]
+    assert isinstance(login, Secret)
+    assert isinstance(token, Secret)
+    assert (found.headers["X-Probe"], login.reveal(), token.reveal()) == ("1", LOGIN, TOKEN)
+    shown = render_config(config)
+    for text in (shown, repr(config), str(config.model_dump()), config.model_dump_json()):
+        assert LOGIN not in text
+        assert TOKEN not in text
+    health = tomllib.loads(shown)["pools"]["web"]["health"]
+    assert health["headers"] == {
+        "X-Probe": "1",
+        "Authorization": {"env": "PROBE"},
+        "X-Token": {"file": str(tmp_path / "token")},
+    }
+    (tmp_path / "shown.toml").write_text(shown)
+    assert load_config(tmp_path / "shown.toml", {"PROBE": LOGIN}) == config
+
+
+def test_of_another_secret_in_a_header_it_is_said_that_it_is_another(tmp_path: Path) -> None:
+    old = with_secrets(tmp_path)
+    new = with_secrets(tmp_path, login="Basic b3RoZXI=", token="other")
+    assert [str(change) for change in diff(old, new)] == [
+        "pools.web.health.headers.Authorization: another value",
+        "pools.web.health.headers.X-Token: another value",
+    ]
+    assert diff(old, with_secrets(tmp_path)) == ()
+
+
+@pytest.mark.parametrize(
+    ("secret", "message"),
+    [
+        ("", 'the value of "Authorization": the secret is empty; write it there, or name another { env = "NAME" }'),
+        ("***", 'the value of "Authorization": three stars stand for a hidden secret; write the secret itself, or { env = "NAME" } to keep it out'),
+        ("hush\r\nX: y", 'the value of "Authorization" cannot be sent; write 1 to 4096 visible ASCII characters, with spaces only between them'),
+        ("hush\u00e9", 'the value of "Authorization" cannot be sent; write 1 to 4096 visible ASCII characters, with spaces only between them'),
+        ("x" * 5000, 'the value of "Authorization" cannot be sent; write 1 to 4096 visible ASCII characters, with spaces only between them'),
+    ],
+    ids=["empty", "stars", "line end", "not ASCII", "long"],
+)  # fmt: skip
+def test_a_secret_that_cannot_be_sent_is_explained_without_it(
+    tmp_path: Path, secret: str, message: str
+) -> None:
+    with pytest.raises(UnusableConfigError) as caught:
+        with_secrets(tmp_path, login=secret)
+    (problem,) = caught.value.found
+    assert f"{problem.what}; {problem.right}" == message
 
 
 def test_a_file_without_certificates_is_explained(tmp_path: Path) -> None:
@@ -153,7 +223,7 @@ def test_a_file_without_certificates_is_explained(tmp_path: Path) -> None:
         (TABLE + 'check = "tcp"\npath = "/x"', '8: pools.web.health.path: is not looked at by check = "tcp"; leave it out, or write check = "http"'),
         (TABLE + 'check = "tls"\nliveness_path = "/x"', '8: pools.web.health.liveness_path: is not looked at by check = "tls"; leave it out, or write check = "http"'),
         (TABLE + 'check = "tcp"\ntls = {}', '8: pools.web.health.tls: is not looked at by check = "tcp"; leave it out, or write check = "http" or check = "tls"'),
-        (TABLE + 'send = "x"', '7: pools.web.health.send: is not looked at by check = "http"; leave it out, or write check = "tcp" or check = "tls"'),
+        (TABLE + 'send = "x"', '7: pools.web.health.send: is not looked at by check = "http"; leave it out, or write check = "tcp", check = "tls" or check = "udp"'),
         (TABLE + 'check = "tcp"\nexpect.status = "204"', '8: pools.web.health.expect.status: is not looked at by check = "tcp"; leave it out, or write check = "http"'),
         (TABLE + 'method = "HEAD"\nexpect.body = "x"', '8: pools.web.health.expect.body: is never there: method = "HEAD" asks for no body; write method = "GET", or leave it out'),
         (TABLE + 'tls = { verify = false, ca = "x" }', "7: pools.web.health.tls.ca: is not looked at while pools.web.health.tls.verify is false; leave out one of them"),
@@ -171,6 +241,7 @@ def test_what_does_not_go_together_is_reported(text: str, message: str) -> None:
         'interval = "1s"\ntimeout = "1s"\ndoubt_interval = "1s"\ndown_interval = "100ms"',
         'check = "tcp"\nsend = "x"\nexpect.body = "y"\nexpect.status = ["200-299"]\npath = "/"\nmethod = "GET"\nheaders = {}',
         'check = "tls"\ntls = { server_name = "x" }\nsend = "x"',
+        'check = "udp"\nsend = "x"\nexpect.body = "y"',
         "port = 1",
         'method = "HEAD"',
         f'tls = {{ ca = "{CA}" }}',

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -130,6 +132,36 @@ def test_the_configuration_here_is_found_before_that_of_the_system(tmp_path: Pat
     (here / "lbproc.toml").touch()
     assert find_config({}, here, system) == Path("lbproc.toml")
     assert Path("/etc/lbproc/lbproc.toml") == SYSTEM_FILE
+
+
+@pytest.mark.slow
+def test_what_has_no_certificates_is_loaded_without_what_reads_them(tmp_path: Path) -> None:
+    directory = Path(__file__).parents[1] / "health" / "tls"
+    plain = '[listeners.x]\nbind = "127.0.0.1:1"\npool = "x"\n[pools.x]\nbackends = ["a:1"]\n'
+    tls = (
+        f'[[listeners.x.tls.certificates]]\ncert = "{directory}/server.pem"\nkey = "{directory}/server.key"\n'
+    )
+    for name, text in (("plain", plain), ("tls", plain + tls)):
+        (tmp_path / name).write_text(text)
+    program = (
+        "import pickle, sys\n"
+        "from pathlib import Path\n"
+        "from lbproc.config.load import load_config\n"
+        f"load_config(Path({str(tmp_path / 'plain')!r}), {{}})\n"
+        "print('cryptography' in sys.modules)\n"
+        f"config = load_config(Path({str(tmp_path / 'tls')!r}), {{}})\n"
+        "print('cryptography' in sys.modules)\n"
+        "open(sys.argv[1], 'wb').write(pickle.dumps(config))"
+    )
+    pickled = tmp_path / "pickled"
+    loads = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb')); print('cryptography' in sys.modules)"
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code, pickled], capture_output=True, text=True, check=True
+        ).stdout
+        for code in (program, loads)
+    ]
+    assert said == ["False\nTrue\n", "False\n"]
 
 
 def test_a_file_that_cannot_be_looked_at_is_found_so_that_reading_it_says_why(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from tests.config.refusal import accepted, refusal
 HOST: TypeAdapter[Any] = TypeAdapter(match.HostPattern)
 PATH: TypeAdapter[Any] = TypeAdapter(match.PathCondition)
 METHOD: TypeAdapter[Any] = TypeAdapter(match.Method)
+SNI: TypeAdapter[Any] = TypeAdapter(match.ServerName)
+ALPN: TypeAdapter[Any] = TypeAdapter(match.Alpn)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,8 @@ METHOD: TypeAdapter[Any] = TypeAdapter(match.Method)
         (PATH, "/v1/a-b_c.d~e!$&'()*+,;=:@%20", "/v1/a-b_c.d~e!$&'()*+,;=:@%20"),
         (METHOD, "GET", "GET"),
         (METHOD, "M-SEARCH", "M-SEARCH"),
+        (SNI, "*.Db.example.com", "*.db.example.com"),
+        (ALPN, "http/1.1", "http/1.1"),
     ],
 )
 def test_a_right_condition_is_taken(kind: TypeAdapter[Any], value: object, result: object) -> None:
@@ -55,6 +59,10 @@ def test_a_right_condition_is_taken(kind: TypeAdapter[Any], value: object, resul
         (PATH, "/a#b", '"/a#b" holds more than a path; leave out what follows it: "/a"'),
         (PATH, "/ä", '"/ä" holds characters that no request path has; percent-encode them as a browser does, and write %20 for a space'),
         (PATH, "/a b", '"/a b" holds characters that no request path has; percent-encode them as a browser does, and write %20 for a space'),
+        (SNI, "10.0.0.1", '"10.0.0.1" is an address, and clients name none in a handshake; write a name such as "db.example.com", or leave it to the pool of the listener'),
+        (SNI, "[::1]", '"[::1]" is an address, and clients name none in a handshake; write a name such as "db.example.com", or leave it to the pool of the listener'),
+        (ALPN, 1, 'is an integer, not the name of a protocol; write the name of a protocol such as "h2"'),
+        (ALPN, "", '"" is not the name of a protocol; write one such as "h2", "http/1.1" or "postgresql"'),
         (METHOD, 1, 'is an integer, not a method; write a method such as "GET"'),
         (METHOD, "get", '"get" matches no request; methods are in upper case; write "GET"'),
         (METHOD, "A B", '"A B" is not a method; write one such as "GET"'),

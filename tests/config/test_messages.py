@@ -113,6 +113,13 @@ WRONG_VALUES = {
     "an empty table": "{}",
 }
 NOT_WRONG = {
+    ("a boolean", "listeners", "web", "proxy_protocol"),
+    ("a boolean", "strict_sni"),
+    ("a boolean", "tickets"),
+    ("a boolean", "watch"),
+    ("a boolean", "redirect_https"),
+    ("an empty list", "limits"),
+    ("an empty table", "passthrough"),
     ("a boolean", "backup"),
     ("a boolean", "verify"),
     ("an empty table", "headers"),
@@ -120,7 +127,6 @@ NOT_WRONG = {
     ("a foreign string", "expect", "body"),
     ("a string of controls", "send"),
     ("a foreign string", "send"),
-    ("an empty list", "trusted_proxies"),
     ("a foreign string", "control_socket"),
     ("a foreign string", "pid_file"),
 }
@@ -130,12 +136,23 @@ NOT_WRONG = {
 def test_a_wrong_value_is_reported_with_file_line_key_and_remedy(tmp_path: Path, path: KeyPath) -> None:
     for kind, value in WRONG_VALUES.items():
         found = problems(tmp_path, with_line(LINES[path], f"{path[-1]} = {value}"))
-        if {(kind, path[-1]), (kind, *path[-2:])} & NOT_WRONG:
+        if {(kind, path[-1]), (kind, *path[-2:]), (kind, *path)} & NOT_WRONG:
             assert found == ()
         else:
             own = at_key(found, path)
             assert all(str(problem).isprintable() and len(str(problem)) < 500 for problem in own)
 
+
+NEEDED: dict[KeyPath, list[str | int]] = {
+    ("listeners", "web", "trusted_proxies"): ["trusted_proxies"],
+    ("listeners", "web", "tls", "client_ca"): ["client_auth"],
+    ("listeners", "plain", "redirect_https"): ["pool"],
+    ("listeners", "database", "protocol"): ["alpn", "sni"],
+    ("listeners", "database", "routes", 0, "pool"): ["pool"],
+    ("limits", "per_ip", "new_connections"): ["burst"],
+    ("pools", "raw", "health", "check"): ["send"],
+}
+"""Keys that others need, and the keys that are complained of without them."""
 
 EXAMPLE = re.compile(r"such as (\"[^\"]+\"|[0-9]+(?:\.[0-9]+)?)|^write (\"[^\"]+\"|[a-z]+)(?:,|;| or|$)")
 
@@ -149,10 +166,18 @@ def test_the_example_for_a_wrong_type_is_right(tmp_path: Path, path: KeyPath) ->
         assert problem.right == 'write { env = "NAME" }, { file = "PATH" } or a string'
     elif path[-1] == "headers":
         assert problem.right == 'write names and strings such as { X-Probe = "1" }'
-    elif path == ("pools", "raw", "health", "check"):
-        assert problem.right == 'write a kind of check such as "http"'  # which needs no `send`
-    elif path[-1] == "ca":
-        assert problem.right == 'write the path of a file such as "tls/ca.pem"'  # which is not there
+    elif path[-1] == "passthrough":
+        assert problem.right == 'write hosts and pools such as { "db.example.com" = "db" }'
+    elif path in NEEDED:
+        assert found is not None  # right in itself, and others here need another value
+    elif path[-1] in {"ca", "client_ca", "cert", "key"} and path[0] != "limits":
+        name = {"cert": "client" if path[0] == "pools" else "server", "key": "server"}.get(
+            str(path[-1]), "ca"
+        )
+        suffix = "key" if path[-1] == "key" else "pem"
+        assert (
+            problem.right == f'write the path of a file such as "tls/{name}.{suffix}"'
+        )  # which is not there
     else:
         assert found is not None, problem
         assert problems(tmp_path, with_line(LINES[path], f"{path[-1]} = {found[1] or found[2]}")) == ()
@@ -186,8 +211,8 @@ def test_a_required_key_that_is_missing_is_reported_at_its_table(tmp_path: Path,
         if len(pattern) == len(path) - 1 and matches(pattern, path[:-1])
     )
     found = problems(tmp_path, with_line(LINES[path], ""))
-    if path == ("pools", "raw", "health", "check"):
-        assert [problem.key[-1] for problem in found] == ["send"]  # which needs it
+    if path in NEEDED:
+        assert sorted(str(problem.key[-1]) for problem in found) == NEEDED[path]
         return
     if not table.model_fields[str(path[-1])].is_required():
         assert found == ()
@@ -288,7 +313,7 @@ connect = "2"
 :25: pools.web.backends[1].weight: is a string, not a whole number of 0 to 1000; write a whole number of 0 to 1000 such as 2
 :25: pools.web.backends[2]: "10.0.0.2:80" is the address of pools.web.backends[1] (:25) already; keep one of them; its "weight" gives it a larger share
 :25: pools.web.backends[3]: "http://x:80" is not an address; leave out the scheme and the path: "10.0.0.1:8000"
-:26: pools.web.health.check: "htp" is not a kind of check; did you mean "http"? "http", "tcp" or "tls" can stand here
+:26: pools.web.health.check: "htp" is not a kind of check; did you mean "http"? "http", "tcp", "tls" or "udp" can stand here
 :28: pools.web.timeouts.connect: "2" has no unit; write "2s" for seconds, or another unit of ms, m, h or d
 """  # noqa: E501
     assert "\n" + str(caught.value).replace(str(file), "") == expected[:-1]

@@ -99,7 +99,7 @@ def test_one_string_stands_for_a_list_of_one() -> None:
         (BackendConfig, 3, 'is an integer, not a backend; write an address such as "10.0.0.1:8000" or { address = "10.0.0.1:8000", weight = 2 }'),
         (ListenerConfig, {"bind": "127.0.0.1:80", "routes": {}}, "is a table, not a list of routes; begin each route with double brackets"),
         (PoolConfig, {"backends": ["a:1"], "policy": "peak_ewma"}, '"peak_ewma" is not a policy; write "least_connections", "round_robin", "random", "power_of_two", "ip_hash", "consistent_hash" or "first_available"'),
-        (ListenerConfig, {"bind": "127.0.0.1:80", "protocol": "tcp"}, '"tcp" is not a protocol of this version; write "http"'),
+        (ListenerConfig, {"bind": "127.0.0.1:80", "protocol": "tls"}, '"tls" is not a protocol; write "http", "tcp", "udp" or "tls_passthrough"'),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_what_would(kind: type, value: object, message: str) -> None:

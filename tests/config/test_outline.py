@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from lbproc.config import health, model
+from lbproc.config import health, model, tls
 from lbproc.config.health import CheckTlsConfig, ExpectConfig, HealthConfig
+from lbproc.config.limits import LimitConfig
 from lbproc.config.outlier import OutlierConfig
 from lbproc.config.outline import TABLES, header, table_at
 from lbproc.config.retries import RetriesConfig
 from lbproc.config.table import Table
+from lbproc.config.tls import BackendTlsConfig, CertificateConfig, KeyPairConfig, TlsConfig
 
 
 def test_every_table_of_the_model_stands_at_its_path() -> None:
@@ -17,6 +19,8 @@ def test_every_table_of_the_model_stands_at_its_path() -> None:
         ("admin",): model.AdminConfig,
         ("log",): model.LogConfig,
         ("listeners", None): model.ListenerConfig,
+        ("listeners", None, "tls"): TlsConfig,
+        ("listeners", None, "tls", "certificates", None): CertificateConfig,
         ("listeners", None, "timeouts"): model.ListenerTimeouts,
         ("listeners", None, "routes", None): model.RouteConfig,
         ("listeners", None, "routes", None, "match"): model.MatchConfig,
@@ -25,14 +29,17 @@ def test_every_table_of_the_model_stands_at_its_path() -> None:
         ("pools", None, "retries"): RetriesConfig,
         ("pools", None, "outlier"): OutlierConfig,
         ("pools", None, "timeouts"): model.PoolTimeouts,
+        ("pools", None, "tls"): BackendTlsConfig,
+        ("pools", None, "tls", "certificate"): KeyPairConfig,
         ("pools", None, "health"): HealthConfig,
         ("pools", None, "health", "expect"): ExpectConfig,
         ("pools", None, "health", "tls"): CheckTlsConfig,
+        ("limits", None): LimitConfig,
     }
     assert expected == TABLES
     defined = {
         kind
-        for module in (model, health)
+        for module in (model, health, tls)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Table)
     }

@@ -75,7 +75,22 @@ WRONG = [
     "pools.a.backends = [{ weight = 1 }]",
     'pools.a.backends = [{ address = "127.0.0.1:1", backup = "yes" }]',
     'admin.token = { env = "A", file = "B" }',
+    'listeners.web.protocol = "tls"',
+    'listeners.web.redirect_https = "yes"',
+    "listeners.web.redirect_https = 0",
+    "listeners.web.tls = {}",
+    "listeners.web.tls = { certificates = [{ cert = 1, key = 2 }] }",
+    'listeners.web.tls = { certificates = [{ cert = "a", key = "b", client_auth = "no" }] }',
+    'listeners.web.tls = { certificates = [{ cert = "a", key = "b" }], passthrough = ["a"] }',
+    "listeners.web.limits = [1]",
+    'pools.a.proxy_protocol = "v3"',
+    'pools.a.tls = { min_version = "1.0" }',
+    'pools.a.hash_key = "alpn"',
+    'limits.x.new_connections = "many"',
+    'limits.x.key = "bearer"',
     'pools.a.health.check = "icmp"',
+    "pools.a.health.headers = { X = 1 }",
+    'pools.a.health.headers = { X = { env = "A", file = "B" } }',
 ]
 
 

@@ -70,6 +70,8 @@ def test_a_route_that_covers_another_takes_all_its_requests(wide: MatchConfig, n
         ({"path_prefix": "/"}, {"path": "/v1"}),
         ({"path": ["/a", "/b"]}, {"path": "/a", "path_prefix": "/"}),
         ({"method": ["GET", "POST"]}, {"method": "POST"}),
+        ({"sni": "*.a.com"}, {"sni": "x.y.a.com", "alpn": "h2"}),
+        ({"alpn": ["h2", "http/1.1"]}, {"alpn": "h2"}),
     ],
 )
 def test_a_route_covers_what_is_narrower(wide: dict[str, Any], narrow: dict[str, Any]) -> None:
@@ -89,6 +91,9 @@ def test_a_route_covers_what_is_narrower(wide: dict[str, Any], narrow: dict[str,
         ({"path": "/v1"}, {"path_prefix": "/v1"}),
         ({"method": "GET"}, {"method": ["GET", "POST"]}),
         ({"method": "GET"}, {}),
+        ({"sni": "a.com"}, {"alpn": "h2"}),
+        ({"sni": "a.com"}, {"host": "a.com"}),
+        ({"alpn": "h2"}, {"sni": "a.com"}),
     ],
 )
 def test_a_route_does_not_cover_what_is_wider_or_else(wide: dict[str, Any], narrow: dict[str, Any]) -> None:

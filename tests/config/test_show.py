@@ -38,9 +38,11 @@ def test_defaults_are_shown_and_what_is_absent_is_not(tmp_path: Path) -> None:
 def test_no_secret_is_shown_and_what_is_shown_instead_is_no_secret(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text(COMPLETE.replace('{ env = "LBPROC_ADMIN_TOKEN" }', '"hush-puppy"'))
-    shown = render_config(load_config(file, {}))
+    shown = render_config(load_config(file, ENVIRON))
     assert "hush-puppy" not in shown
     assert tomllib.loads(shown)["admin"]["token"] == "***"
     file.write_text(COMPLETE)
     shown = render_config(load_config(file, ENVIRON))
     assert tomllib.loads(shown)["admin"]["token"] == {"env": "LBPROC_ADMIN_TOKEN"}
+    headers = tomllib.loads(shown)["pools"]["web"]["health"]["headers"]
+    assert headers == {"X-Probe": "1", "Authorization": {"env": "LBPROC_PROBE_LOGIN"}}

@@ -14,6 +14,7 @@ from lbproc.config.wording import (
     listed,
     nearest,
     quote,
+    quote_end,
     toml_type,
     wrong,
     wrong_type,
@@ -61,6 +62,14 @@ def test_values_are_named_by_their_toml_type(value: object, name: str) -> None:
 )
 def test_a_quoted_text_is_safe_to_print(text: str, quoted: str) -> None:
     assert quote(text) == quoted
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_a_quoted_path_keeps_its_end(text: str) -> None:
+    assert quote_end(text).isprintable()
+    assert len(text) > 60 or quote_end(text) == quote(text)
+    assert quote_end("/" + "x" * 70 + "/a.pem") == f'"...{"x" * 51}/a.pem"'
 
 
 @settings(deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbproc.core.hash_key import compile_hash_key
+from lbproc.core.hash_key import NO_FACTS, ConnectionFacts, compile_hash_key
 from tests.core.http.messages import parse
 
 HEAD = parse(
@@ -31,6 +31,7 @@ HEAD = parse(
         ("query:x", b"1"),
         ("query:empty", b""),
         ("query:d", b""),
+        ("tls_session_id", b""),
     ],
 )
 def test_takes_the_key_from_the_request(spec: str, key: bytes) -> None:
@@ -53,3 +54,25 @@ def test_without_cookies_there_is_no_cookie_key() -> None:
 def test_anything_else_is_an_error(spec: str) -> None:
     with pytest.raises(ValueError, match="a hash key is"):
         compile_hash_key(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        ("client_ip", b"1.2.3.4"),
+        ("sni", b"db.example.com"),
+        ("tls_session_id", b"\1\2"),
+        ("path", b""),
+        ("header:X-User", b""),
+        ("cookie:sid", b""),
+        ("query:id", b""),
+    ],
+)
+def test_takes_the_key_from_a_connection_that_is_relayed(spec: str, key: bytes) -> None:
+    assert compile_hash_key(spec)(ConnectionFacts(b"db.example.com", b"\1\2"), "1.2.3.4") == key
+    assert compile_hash_key(spec)(NO_FACTS, "") == b""
+
+
+def test_a_request_has_the_server_name_that_it_is_for() -> None:
+    head = parse(line=b"GET / HTTP/1.1", host=b"Host: Db.Example.com:443\r\n")
+    assert compile_hash_key("sni")(head, "1.2.3.4") == b"db.example.com"

@@ -215,6 +215,87 @@ def test_one_that_drains_may_end_at_any_time() -> None:
     assert say.change(CONTROLLER, WORKERS[1]) == [Commit(2)]
 
 
+LEAVING = replace(WORKERS[0], drains=True)
+
+
+def asked_with_one_that_drains() -> Conversation:
+    """Only the worker that drains has not answered."""
+    say = Conversation(members=(CONTROLLER, LEAVING, WORKERS[1]))
+    assert say(ASKED, Loaded(1), Bound(), ChildPrepared(C, 2)) == [AskToPrepare(W0, 2), AskToPrepare(W1, 2)]
+    return say
+
+
+def test_one_that_drains_cannot_refuse() -> None:
+    say = asked_with_one_that_drains()
+    assert say(ChildRefused(W0, 2, "no descriptor")) == [TellToAbandon(W0, 2)]
+    assert say.change(CONTROLLER, LEAVING, WORKERS[1], is_complete=False) == [], "it is asked no more"
+    assert say(ChildPrepared(W0, 2), ChildRefused(W0, 2, "again")) == []
+    assert say(ChildPrepared(W1, 2)) == [Commit(2)]
+    assert say(Committed(closes=True)) == [TellToFollow(C, 2), TellToFollow(W1, 2)], "nor is it replaced"
+    say(ChildFollowed(C, 2), ChildFollowed(W1, 2))
+    say.change(CONTROLLER, LEAVING, WORKERS[1])
+    assert say(ChildRelinquished(W1, 2)) == [CloseRemoved(), Answer(T, Outcome.DONE)]
+
+
+def test_one_that_drains_refuses_after_all_others_have_prepared() -> None:
+    say = asked_with_one_that_drains()
+    assert say(ChildPrepared(W1, 2)) == []
+    assert say(ChildRefused(W0, 2, "no descriptor")) == [TellToAbandon(W0, 2), Commit(2)]
+
+
+def test_one_that_drains_and_is_silent_is_waited_for_no_longer_than_others() -> None:
+    say = asked_with_one_that_drains()
+    say(ChildPrepared(W1, 2))
+    assert say.after(sut.PREPARE_WITHIN - 0.1) == []
+    assert say.after(0.1) == [TellToAbandon(W0, 2), Commit(2)]
+    assert say(Committed(closes=False)) == [TellToFollow(C, 2), TellToFollow(W1, 2)]
+    assert say(ChildFollowed(C, 2), ChildFollowed(W0, 2)) == []
+    assert say(ChildFollowed(W1, 2)) == [Answer(T, Outcome.DONE)]
+
+
+def test_one_that_drains_does_not_hide_another_that_is_silent() -> None:
+    say = asked_with_one_that_drains()
+    assert say.after(sut.PREPARE_WITHIN) == [
+        TellToAbandon(W0, 2),
+        TellToAbandon(C, 2),
+        TellToAbandon(W1, 2),
+        Undo(),
+        refused("worker 1 did not prepare the new configuration in time"),
+    ]
+    assert say(ASKED, Loaded(1), Bound(), ChildPrepared(C, 3)) == [AskToPrepare(W0, 3), AskToPrepare(W1, 3)]
+
+
+def test_one_that_begins_to_drain_while_it_is_silent_is_excused() -> None:
+    say = Conversation()
+    say(ASKED, Loaded(1), Bound(), ChildPrepared(C, 2), ChildPrepared(W1, 2))
+    say.change(CONTROLLER, LEAVING, WORKERS[1], WORKERS[2])
+    say(ChildPrepared(W2, 2))
+    assert say.after(sut.PREPARE_WITHIN) == [TellToAbandon(W0, 2), Commit(2)]
+
+
+def test_one_that_refused_before_it_began_to_drain_has_refused() -> None:
+    say = Conversation()
+    say(ASKED, Loaded(1), Bound(), ChildPrepared(C, 2), ChildPrepared(W1, 2))
+    assert say(ChildRefused(W0, 2, "no"))[-1] == refused("worker 0: no")
+    assert say.change(CONTROLLER, LEAVING, WORKERS[1]) == []
+
+
+def test_one_that_is_excused_may_end_at_any_time() -> None:
+    say = asked_with_one_that_drains()
+    say(ChildRefused(W0, 2, "no descriptor"))
+    assert say.change(CONTROLLER, WORKERS[1]) == []
+    assert say(ChildPrepared(W1, 2)) == [Commit(2)]
+
+
+def test_one_that_drains_and_does_not_follow_is_not_replaced() -> None:
+    say = asked_with_one_that_drains()
+    say(ChildPrepared(W0, 2), ChildPrepared(W1, 2))
+    late = replace(WORKERS[2], drains=True)
+    say.change(CONTROLLER, LEAVING, WORKERS[1], late)
+    say(Committed(closes=True), ChildFollowed(C, 2), ChildFollowed(W1, 2), ChildRelinquished(W1, 2))
+    assert say.after(sut.FOLLOW_WITHIN) == [CloseRemoved(), Answer(T, Outcome.DONE)]
+
+
 def test_one_that_dies_after_preparing_is_followed_by_one_that_is_asked_too() -> None:
     say = Conversation()
     say(ASKED, Loaded(1), Bound(), ChildPrepared(C, 2), ChildPrepared(W1, 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -105,7 +105,8 @@ class _World:
                 assert generation > self.generation
             case ReplaceChild(child):
                 assert self.has_committed
-                self.members.pop(child, None)
+                assert not self.members[child].drains, "that would cut what it holds"
+                self.members.pop(child)
 
     def _commit(self, generation: int, can_commit: bool) -> None:
         if not can_commit:
@@ -126,7 +127,7 @@ class _World:
 
 KINDS = (
     "request", "hangup", "load", "invalid", "prepare", "refuse", "follow", "relinquish", "join", "leave",
-    "time", "stop",
+    "drain", "time", "stop",
 )  # fmt: skip
 CHOICES = st.lists(
     st.tuples(st.sampled_from(KINDS), st.integers(0, 5), st.floats(0.0, 6.0), st.booleans(), st.booleans()),
@@ -188,6 +189,9 @@ class _History:
             self.tell_members(yes)
         elif kind == "leave":
             self.world.members.pop(child, None)
+            self.tell_members(yes)
+        elif kind == "drain" and child in self.world.members:
+            self.world.members[child] = replace(self.world.members[child], drains=True)
             self.tell_members(yes)
         elif kind == "stop" and index == 0:
             self.handle(ServiceStopping())

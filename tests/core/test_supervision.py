@@ -317,3 +317,14 @@ def test_delays_grow_and_are_bounded() -> None:
 def test_exits_read_well() -> None:
     assert describe_exit(3) == "exited with status 3"
     assert describe_exit(-9) == "was ended by signal 9"
+
+
+def test_a_child_that_cannot_be_talked_to_any_more_is_not_counted_on() -> None:
+    say = Conversation().start()
+    assert say.machine.is_complete
+    say(ChannelLost(W1))
+    assert not say.machine.is_complete
+    say(ChildExited(W1, -9))
+    assert not say.machine.is_complete
+    say(ChildReady(NEXT))
+    assert say.machine.is_complete

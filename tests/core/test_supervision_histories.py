@@ -52,7 +52,7 @@ class _World:
     adopters: dict[Slot, ChildId] = field(default_factory=dict)
     killed: set[ChildId] = field(default_factory=set)
     worn: set[ChildId] = field(default_factory=set)
-    leaving: ChildId | None = None
+    leaving: dict[Slot | None, ChildId] = field(default_factory=dict)
     ends: int = 0
 
     def hear(self, event: Event, machine: Supervision) -> None:
@@ -72,9 +72,10 @@ class _World:
         assert self.ends == 0, "nothing comes after the end"
         match command:
             case SpawnChild(child, slot):
-                others = {other for other, place in self.alive.items() if place == slot} - {self.leaving}
+                leaver = self.leaving.get(slot)
+                others = {other for other, place in self.alive.items() if place == slot} - {leaver}
                 assert others <= self.worn, "a place has one child, and its successor if it is worn"
-                assert not others or self.leaving not in self.alive, "one worker is replaced at a time"
+                assert not others or leaver not in self.alive, "a slot has one leaver at most"
                 assert len(others) <= 1
                 assert self.exited == set(self.repaired), "repair comes before the next spawn"
                 self.alive[child] = slot
@@ -90,10 +91,10 @@ class _World:
             case DisownSlot(slot, by):
                 assert self.adopters.pop(slot) == by
             case SendLeave(child):
-                assert self.leaving not in self.alive
+                assert self.leaving.get(self.alive[child]) not in self.alive
                 assert any(self.alive[other] == self.alive[child] for other in self.ready - {child})
                 self.ready.discard(child)
-                self.leaving = child
+                self.leaving[self.alive[child]] = child
             case DumpChild(child):
                 self.ready.discard(child)  # it hangs: its slots are served by others from now on
                 self.adopters = {slot: by for slot, by in self.adopters.items() if by != child}

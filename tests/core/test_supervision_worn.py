@@ -62,8 +62,43 @@ def test_one_worker_is_replaced_at_a_time() -> None:
     assert say(ChildWorn(W0)) == [SpawnChild(NEXT, S0)]
     assert say(ChildWorn(W1)) == []
     assert say(ChildReady(NEXT)) == [SendLeave(W0)]
-    assert say.after(100.0) == []
+    assert say.after(sut.LEAVER_TURN - 1) == []
     assert say(ChildExited(W0, 0)) == [RepairColumn(W0), SpawnChild(AFTER_NEXT, S1)]
+
+
+def test_a_leaver_that_lasts_holds_up_the_others_for_a_while_only() -> None:
+    say = Conversation().start()
+    say(ChildWorn(W0))
+    say(ChildWorn(W1))
+    assert say(ChildReady(NEXT)) == [SendLeave(W0)]
+    assert say.after(sut.LEAVER_TURN) == [SpawnChild(AFTER_NEXT, S1)]
+    assert say(ChildReady(AFTER_NEXT)) == [SendLeave(W1)]
+    assert states(say)[3:] == [(0, W0, "retired"), (1, W1, "retired")]
+    say(ChildWorn(W2))
+    assert say.after(sut.LEAVER_TURN - 1) == [], "the second leaver has its turn as well"
+    assert say(ChildExited(W1, 0)) == [RepairColumn(W1), SpawnChild(ChildId(6), S2)]
+
+
+def test_a_slot_has_one_leaver_at_most() -> None:
+    say = Conversation().start()
+    say(ChildWorn(W0))
+    say(ChildReady(NEXT))
+    assert say(ChildWorn(NEXT)) == []
+    assert say.after(10 * sut.LEAVER_TURN) == []
+    assert say(ChildWorn(W1)) == [SpawnChild(AFTER_NEXT, S1)], "the next in line has another slot"
+    assert say(ChildReady(AFTER_NEXT)) == [SendLeave(W1)]
+    assert say(ChildExited(W1, 0)) == [RepairColumn(W1)]
+    assert say(ChildExited(W0, 0)) == [RepairColumn(W0), SpawnChild(ChildId(6), S0)]
+
+
+def test_a_stop_ends_all_leavers() -> None:
+    say = Conversation(workers=2).start()
+    say(ChildWorn(W0))
+    say(ChildReady(ChildId(3)))
+    say.after(sut.LEAVER_TURN)
+    say(ChildWorn(W1))
+    say(ChildReady(ChildId(4)))
+    assert say(STOP)[1:] == [SendStop(child, at_once=False) for child in (W0, W1, ChildId(3), ChildId(4))]
 
 
 def test_a_leaver_that_dies_or_hangs_costs_nobody_anything() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,8 +47,10 @@ def log_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def log(log_path: Path) -> ErrorLog:
-    return open_error_log(log_path, "info", "controller")
+def log(log_path: Path) -> Iterator[ErrorLog]:
+    log = open_error_log(log_path, "info", "controller")
+    yield log
+    log.close()
 
 
 async def test_the_first_round_is_told_before_the_start_is_over(

@@ -40,6 +40,7 @@ http {{
             client_max_body_size 0;
         }}
     }}
+    {servers}
 }}
 """
 
@@ -51,6 +52,7 @@ class Nginx(Program):
         program: path of the nginx binary.
         directory: for its configuration and files; made if missing.
         name: what ``/`` answers.
+        servers: more of them, in nginx's words.
 
     Attributes:
         address: where it listens.
@@ -58,7 +60,7 @@ class Nginx(Program):
             reader that is slow, drops some of them, and sends those again seconds later.
     """
 
-    def __init__(self, program: str, directory: Path, name: str) -> None:
+    def __init__(self, program: str, directory: Path, name: str, servers: str = "") -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.gentle_address = f"127.0.0.1:{free_port()}"
         self.files = directory / "files"
@@ -74,6 +76,7 @@ class Nginx(Program):
                 address=self.address,
                 gentle_address=self.gentle_address,
                 name=name,
+                servers=servers,
             )
         )
         command = [program, "-p", str(directory), "-c", str(config), "-e", "stderr", "-g", "daemon off;"]

@@ -107,10 +107,18 @@ async def resets_in_mid_head(connection: BackendConnection) -> None:
     await connection.reset()
 
 
-async def resets_in_mid_body(connection: BackendConnection) -> None:
+async def stalls_in_mid_body(connection: BackendConnection) -> None:
     await connection.read_request()
     await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
-    await connection.receive()  # the proxy's reset, once its client has gone
+    while await connection.receive():
+        pass
+
+
+async def resets_in_mid_body(connection: BackendConnection) -> None:
+    backend = connection.backend
+    await connection.read_request()
+    await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+    await backend.released.wait()  # the client has what was sent
     await connection.reset()
 
 
@@ -198,19 +206,33 @@ def test_with_retries_another_backend_answers_and_the_first_is_blamed(
     assert answered == (0 if cause else 1)
 
 
-@pytest.mark.parametrize("retries", ["", f"retries = {{ {EVERYTHING} }}"])
-def test_a_response_that_breaks_off_is_cut_and_never_tried_again(
-    stage: Stage, start_web: StartWeb, retries: str
+@pytest.mark.parametrize("retries", ["", f"retries = {{ {EVERYTHING} }}"], ids=["no retries", "retries"])
+@pytest.mark.parametrize(
+    ("script", "cause"),
+    [
+        pytest.param(stalls_in_mid_body, "connection_read_timeout", id="stalls"),
+        pytest.param(resets_in_mid_body, "http_response_incomplete", id="resets"),
+    ],
+)
+def test_a_response_that_breaks_off_is_cut_counted_and_never_tried_again(
+    stage: Stage, start_web: StartWeb, script: Any, cause: str, retries: str
 ) -> None:
-    bad, good = stage.open("bad", resets_in_mid_body), stage.open("good")
-    server, address = start_web([bad, good], pool=f'policy = "first_available"\n{retries}\n{TIMEOUTS}')
+    admin = Admin()
+    bad, good = stage.open("bad", script), stage.open("good")
+    server, address = start_web(
+        [bad, good], pool=f'policy = "first_available"\n{retries}\n{TIMEOUTS}', rest=admin.table
+    )
     with RawClient(address) as client:
         client.send(render_request())
+        received = b""
+        while not received.endswith(b"half"):
+            received += client.socket.recv(65536)
+        bad.release()
         with pytest.raises(ConnectionResetError):
-            while client.socket.recv(65536):
-                pass
+            client.socket.recv(65536)
     (line,) = server.access_log(1)
-    assert (line["status"], line["cause"], line["retries"]) == (200, "connection_read_timeout", 0)
+    assert (line["status"], line["cause"], line["retries"]) == (200, cause, 0)
+    assert admin.total("lbproc_failures_total", backend=bad.address) == 1
     assert not good.requests
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.harness import all_processes, wait_until
+from tests.e2e.harness import PATIENCE, all_processes, wait_until
 from tests.e2e.harness_backend import Backend, text_response
 from tests.e2e.harness_client import fetch
 from tests.e2e.load import Load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.e2e.conftest import StartWeb
     from tests.e2e.harness import LbprocServer
     from tests.e2e.harness_backend import Stage
@@ -177,3 +182,52 @@ def test_health_survives_the_controller_and_is_looked_after_again(stage: Stage, 
     up.ready = False
     wait_health(server, up, "down")
     assert {fetch(address).body for _ in range(10)} == {b"a"}
+
+
+def test_what_checks_log_in_with_is_sent_and_shows_nowhere(
+    stage: Stage, start_web: StartWeb, tmp_path: Path
+) -> None:
+    strict, echoing = stage.open("a"), stage.open("b")
+    login, token = "Basic aHVzaDpwdXBweQ==", "hush-puppy"
+
+    def admit(request: Message) -> bytes:
+        is_right = request.get("Authorization") == login and request.get("X-Token") == token
+        return text_response("so it is", "200 OK" if is_right else "401 Unauthorized")
+
+    strict.response = admit
+    echoing.response = lambda request: (
+        f"{request.get('Authorization')} {request.get('X-Token')}\r\n\r\n".encode()
+    )
+    (tmp_path / "token").write_text(token + "\n")
+    secrets = 'headers = { Authorization = { env = "PROBE_LOGIN" }, X-Token = { file = "token" } }\n'
+    server, _ = start_web(
+        [strict, echoing],
+        rest=HEALTH + secrets,
+        log='level = "debug"',
+        environ={"PROBE_LOGIN": login},
+    )
+    wait_until(lambda: of_backend(server, strict)["health"] == "up", "it was let in")
+    wait_until(lambda: of_backend(server, echoing)["health"] == "down", "it does not speak HTTP")
+    text = server.config_path.read_text()
+    server.config_path.write_text(text.replace(secrets, 'headers = { Authorization = "Basic eA==" }\n'))
+    reloaded = server.run_command("reload")
+    assert reloaded.returncode == 0, reloaded.stderr
+    assert "headers.Authorization: another value" in reloaded.stdout
+    wait_until(lambda: of_backend(server, strict)["health"] == "down", "another login is refused")
+    server.config_path.write_text(text)
+    said = server.stderr() + reloaded.stdout + reloaded.stderr + json.dumps(server.status())
+    for command in (("config", "diff"), ("reload",), ("config", "show")):
+        done = subprocess.run(
+            [sys.executable, "-m", "lbproc", *command],
+            env={**os.environ, "LBPROC_SOCKET": str(server.control_socket), "PROBE_LOGIN": login},
+            cwd=tmp_path,  # where a file of the usual name is found
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        said += done.stdout + done.stderr
+    assert 'env = "PROBE_LOGIN"' in said
+    assert "the answer breaks HTTP" in said
+    assert login.removeprefix("Basic ") not in said
+    assert token not in said

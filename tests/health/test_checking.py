@@ -113,10 +113,10 @@ async def test_a_rehearsal_brings_new_backends_up_before_they_are_published(
     scene.publish()
     new = make_config(web="10.0.0.1:80", api="10.0.0.2:80", far="name.test:80", lost="other.test:80")
     async with scene.running():
-        await scene.checking.rehearse(new, {})  # nothing has a row yet
+        await scene.checking.rehearse(new, 2, {})  # nothing has a row yet
         assert len(scene.checking.counts()) == 1
         following = scene.membership.prepare(new, 2)
-        await scene.checking.rehearse(new, {"name.test:80": ["10.0.0.3:80"]})
+        await scene.checking.rehearse(new, 2, {"name.test:80": ["10.0.0.3:80"]})
         assert scene.health("api", "10.0.0.2:80") is Health.UP
         assert scene.health("far", "name.test:80") is Health.UP
         assert scene.health("lost", "other.test:80") is Health.CHECKING
@@ -130,12 +130,73 @@ async def test_a_rehearsal_that_comes_to_nothing_leaves_nothing(
     scene: Scene, autojump_clock: trio.testing.MockClock
 ) -> None:
     scene.publish()
-    old, new = scene.membership.config, make_config(web="10.0.0.1:80", api="10.0.0.2:80")
+    new = make_config(web="10.0.0.1:80", api="10.0.0.2:80")
     async with scene.running():
         scene.membership.prepare(new, 2)
-        await scene.checking.rehearse(new, {})
+        await scene.checking.rehearse(new, 2, {})
         assert len(scene.checking.counts()) == 2
-        scene.checking.move(old, 1)
+        scene.checking.forget(2)
+        assert [counts.pool for counts in scene.checking.counts()] == ["web"]
+
+
+async def test_nothing_is_said_to_be_followed_while_something_is_checked_that_no_publication_has(
+    scene: Scene, autojump_clock: trio.testing.MockClock
+) -> None:
+    scene.publish()
+    new = make_config(web="10.0.0.1:80", api="10.0.0.2:80")
+    async with scene.running():
+        before = scene.view.membership_epoch()
+        scene.membership.prepare(new, 2)
+        await scene.checking.rehearse(new, 2, {})
+        scene.publish()
+        await trio.sleep(2 * LOOK)
+        assert scene.view.reader.followed(Role.CONTROLLER) == [before]
+        scene.checking.forget(2)
+        assert scene.view.reader.followed(Role.CONTROLLER) == [scene.view.membership_epoch()]
+
+
+async def test_what_has_come_to_nothing_already_is_not_rehearsed(
+    scene: Scene, autojump_clock: trio.testing.MockClock
+) -> None:
+    scene.publish()
+    new = make_config(web="10.0.0.1:80", api="10.0.0.2:80")
+    async with scene.running():
+        scene.membership.prepare(new, 3)
+        scene.supervisor.set_abandoned(2)
+        await scene.checking.rehearse(new, 2, {})
+        assert len(scene.checking.counts()) == 1
+        await scene.checking.rehearse(new, 3, {})
+        assert len(scene.checking.counts()) == 2
+
+
+async def test_an_end_that_comes_late_leaves_the_next_rehearsal_alone(
+    scene: Scene, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What is abandoned may still be under way when the next configuration is rehearsed."""
+    scene.publish()
+    first = make_config(web="10.0.0.1:80", lost="10.0.0.2:80")
+    second = make_config(web="10.0.0.1:80", api="10.0.0.3:80")
+    scene.silent |= {"10.0.0.2:80", "10.0.0.3:80"}
+    rehearsed: list[int] = []
+
+    async def rehearse(config: Config, generation: int) -> None:
+        scene.membership.prepare(config, generation)
+        await scene.checking.rehearse(config, generation, {})
+        rehearsed.append(generation)
+
+    async with scene.running(), trio.open_nursery() as nursery:
+        nursery.start_soon(rehearse, first, 2)
+        await trio.sleep(0.1)
+        scene.checking.forget(2)
+        nursery.start_soon(rehearse, second, 3)
+        await trio.testing.wait_all_tasks_blocked()
+        scene.checking.forget(2)
+        await scene.checking.rehearse(first, 2, {})
+        assert [counts.pool for counts in scene.checking.counts()] == ["web", "api"]
+        assert 3 not in rehearsed, "its backend has not answered yet"
+        await trio.sleep(FIRST_CHECKS + 0.1)
+        assert sorted(rehearsed) == [2, 3]
+        scene.checking.forget(3)
         assert [counts.pool for counts in scene.checking.counts()] == ["web"]
 
 
@@ -148,7 +209,7 @@ async def test_a_rehearsal_changes_nothing_about_known_backends(
     scene.supervisor.ensure_row("old", "10.0.0.2:80")
     scene.silent.add("10.0.0.2:80")
     async with scene.running():
-        await scene.checking.rehearse(new, {})
+        await scene.checking.rehearse(new, 2, {})
         await trio.sleep(60)
         assert scene.health("old", "10.0.0.2:80") is Health.UP
 
@@ -161,7 +222,7 @@ async def test_what_is_published_during_a_rehearsal_does_not_end_it(
     async with scene.running(), trio.open_nursery() as nursery:
         scene.silent.add("10.0.0.2:80")
         scene.membership.prepare(new, 2)
-        nursery.start_soon(scene.checking.rehearse, new, {})
+        nursery.start_soon(scene.checking.rehearse, new, 2, {})
         await trio.testing.wait_all_tasks_blocked()
         scene.publish()
         await trio.sleep(2 * LOOK)
@@ -191,7 +252,7 @@ async def test_what_is_published_for_the_next_configuration_waits_for_it(
     async with scene.running():
         before = scene.view.membership_epoch()
         scene.membership = scene.membership.prepare(new, 2)
-        await scene.checking.rehearse(new, {})
+        await scene.checking.rehearse(new, 2, {})
         scene.publish()
         await trio.sleep(3 * LOOK)
         assert scene.health("web", "10.0.0.2:80") is Health.DOWN

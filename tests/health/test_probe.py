@@ -27,8 +27,9 @@ SOMEWHERE = TcpAddress("192.0.2.1", 80)
 Serve = Callable[[trio.abc.Stream], Awaitable[None]]
 
 
-def http(body: bytes = b"", method: str = "GET") -> HttpQuestion:
-    return HttpQuestion(method, "/healthz?full", (("Host", "app"), ("Connection", "close")), (GOOD,), body)
+def http(body: bytes = b"", method: str = "GET", *, is_secret: bool = False) -> HttpQuestion:
+    headers = (("Host", "app"), ("Connection", "close"))
+    return HttpQuestion(method, "/healthz?full", headers, (GOOD,), body, is_secret)
 
 
 def saying(*pieces: bytes, every: Seconds = 0.0, closes: bool = True) -> Serve:
@@ -48,7 +49,11 @@ def saying(*pieces: bytes, every: Seconds = 0.0, closes: bool = True) -> Serve:
 
 
 async def over_memory(
-    serve: Serve, question: Question, timeout: Seconds = 1.0, encryption: Encryption | None = None
+    serve: Serve,
+    question: Question,
+    timeout: Seconds = 1.0,
+    encryption: Encryption | None = None,
+    greeting: bytes = b"",
 ) -> Outcome:
     """The outcome of a probe of a backend at the other end of a stream in memory."""
     ours, theirs = trio.testing.memory_stream_pair()
@@ -66,7 +71,7 @@ async def over_memory(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_till_gone)
-        outcome = await run_probe(Probe((SOMEWHERE,), question, encryption, timeout), connect)
+        outcome = await run_probe(Probe((SOMEWHERE,), question, encryption, timeout, greeting), connect)
         nursery.cancel_scope.cancel()
     with pytest.raises(trio.ClosedResourceError):
         await ours.receive_some(1)  # whatever came of it, the connection is closed
@@ -137,6 +142,7 @@ NO_ANSWER = "no answer within 1s"
             http(),
             "the answer breaks HTTP: illegal status line: bytearray(b'SSH-2.0-OpenSSH_9.2')",
         ),
+        (saying(b"Authorization: hush\r\n\r\n"), http(is_secret=True), "the answer breaks HTTP"),
         (saying(*[b"HTTP/1.1 103 Hm\r\n\r\n" * 100] * 100), http(), "the answer is too long to be judged"),
         (saying(b"\x00" * 100), http(), "the answer breaks HTTP: illegal request line"),
         (saying(b"x" * 100_000), http(), "the answer breaks HTTP: Receive buffer too long"),
@@ -397,3 +403,42 @@ def test_reasons_are_one_short_printable_line() -> None:
     assert len(one_line("x" * 1000)) == wire.LONGEST_REASON
     assert ProbeFailed("a\nb").reason == "a?b"
     assert ProbeImpossible("why").reason == "why"
+
+
+async def test_a_greeting_comes_before_everything_else() -> None:
+    heard = bytearray()
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        while b"\r\n\r\n" not in heard:
+            heard.extend(await stream.receive_some(65_536))
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    outcome = await over_memory(serve, http(), greeting=b"PROXY UNKNOWN\r\n")
+    assert outcome.passed
+    assert heard.startswith(b"PROXY UNKNOWN\r\nGET /healthz")
+
+
+async def test_a_backend_that_takes_no_greeting_has_failed() -> None:
+    async def connect(_addresses: Sequence[Address], _within: Seconds) -> trio.abc.Stream:
+        ours, theirs = trio.testing.memory_stream_pair()
+        await theirs.aclose()
+        return ours
+
+    outcome = await run_probe(Probe((SOMEWHERE,), http(), None, 1.0, b"PROXY UNKNOWN\r\n"), connect)
+    assert (outcome.passed, outcome.reason) == (False, "the connection was reset")
+
+
+async def test_a_backend_that_misses_our_certificate_says_so_after_the_handshake() -> None:
+    async def serve(stream: trio.abc.Stream) -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(TLS / "ca.pem"))
+        context.load_cert_chain(TLS / "server.pem", TLS / "server.key")
+        context.verify_mode = ssl.CERT_REQUIRED
+        secret = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        with pytest.raises(trio.BrokenResourceError):
+            await secret.do_handshake()
+        await stream.send_all(secret._outgoing.read())  # the alert, which trio keeps to itself
+        await stream.receive_some()
+
+    async with listening(serve) as address:
+        outcome = await probe(http(), address, encryption=trusting())
+    assert (outcome.passed, outcome.reason) == (False, "TLS: TLSV13_ALERT_CERTIFICATE_REQUIRED")

@@ -10,11 +10,13 @@ import pytest
 
 from lbproc import __version__
 from lbproc.config.model import Config
+from lbproc.config.pem_file import read_pem
 from lbproc.config.place import Surroundings
 from lbproc.core.health import Cadence, Subject
 from lbproc.health.questions import ByteQuestion, HttpQuestion
 from lbproc.health.targets import Contexts, Key, Member, Target, read_members, targets
 from lbproc.types import Row, TcpAddress, UnixAddress
+from tests.certificates import Authority
 
 CA = Path(__file__).parent / "tls" / "ca.pem"
 B1 = Member("web", "b1", "app.internal:80", Row(1), ("10.0.0.1:80", "[::1]:80"))
@@ -22,12 +24,16 @@ B2 = Member("web", "b2", "unix:/b2.sock", Row(2), ("unix:/b2.sock",))
 
 
 def of(
-    health: dict[str, Any] | None, *members: Member, contexts: Contexts | None = None
+    health: dict[str, Any] | None,
+    *members: Member,
+    contexts: Contexts | None = None,
+    tls: dict[str, Any] | None = None,
 ) -> dict[Key, Target]:
     pool = {"backends": ["a:1"]} | ({} if health is None else {"health": health})
+    pool |= {} if tls is None else {"tls": tls}
     config = Config.model_validate(
         {"listeners": {"web": {"bind": "127.0.0.1:0", "pool": "web"}}, "pools": {"web": pool}},
-        context=Surroundings(read_file=Path.read_text),
+        context=Surroundings(read_file=Path.read_text, read_pem=read_pem),
     )
     return targets(config, members or (B1,), contexts or Contexts())
 
@@ -84,6 +90,23 @@ def test_the_request_is_as_the_table_says() -> None:
         ("Connection", "close"),
     )
     assert [str(status) for status in question.statuses] == ["204"]
+    assert not question.is_secret
+
+
+def test_secrets_are_sent_and_show_nowhere() -> None:
+    config = Config.model_validate(
+        {
+            "listeners": {"web": {"bind": "127.0.0.1:0", "pool": "web"}},
+            "pools": {"web": {"backends": ["a:1"], "health": {"headers": {"X-A": "1", "X-B": {"env": "B"}}}}},
+        },
+        context=Surroundings(environ={"B": "hush puppy"}),
+    )
+    (target,) = targets(config, [B1], Contexts()).values()
+    question = target.probe.question
+    assert isinstance(question, HttpQuestion)
+    assert ("X-B", "hush puppy") in question.headers
+    assert question.is_secret
+    assert "hush" not in repr(target)
 
 
 def test_liveness_is_a_check_of_its_own_without_the_text() -> None:
@@ -157,3 +180,78 @@ def test_contexts_are_made_once_and_forgotten_when_nobody_asks() -> None:
     assert context({"tls": {}}) is strict
     assert context({"tls": {"verify": False}}) is not strict
     assert context({"tls": {}}) is not strict
+
+
+# A pool with TLS
+
+
+@pytest.mark.parametrize(
+    ("health", "member", "tls", "name"),
+    [
+        ({}, B1, {}, "app.internal"),
+        ({"check": "tls"}, B1, {}, "app.internal"),
+        ({"host": "other.internal"}, B1, {}, "app.internal"),
+        ({}, B2, {}, "localhost"),
+        ({}, B1, {"server_name": "a.internal."}, "a.internal"),
+        ({}, Member("web", "b3", "[fe80::1%eth0]:443", Row(3), ()), {}, "fe80::1"),
+    ],
+)
+def test_checks_of_a_pool_with_tls_speak_it_as_requests_do(
+    health: dict[str, Any], member: Member, tls: dict[str, Any], name: str
+) -> None:
+    (target,) = of(health, member, tls=tls).values()
+    encryption = target.probe.encryption
+    assert encryption is not None
+    assert encryption.server_name == name
+    assert encryption.context.verify_mode is ssl.CERT_REQUIRED
+
+
+def test_they_trust_whom_the_pool_trusts(tmp_path: Path) -> None:
+    ca = str(Authority("backends").write(tmp_path))
+    contexts = Contexts()
+    encryption = [
+        target.probe.encryption
+        for _ in range(2)
+        for target in of({}, tls={"ca": ca}, contexts=contexts).values()
+    ]
+    assert encryption[0] is not None
+    assert encryption[0].context.cert_store_stats()["x509_ca"] == 1
+    assert encryption[0] == encryption[1]  # a reload that changes nothing changes nothing here
+    (other,) = of({}, tls={"ca": ca, "min_version": "1.3"}, contexts=contexts).values()
+    assert other.probe.encryption != encryption[0]
+
+
+@pytest.mark.parametrize(
+    "health",
+    [{"check": "tcp"}, {"port": 81}, {"address": "127.0.0.1:81"}],
+)
+def test_checks_that_are_no_tls_or_made_elsewhere_speak_in_clear(health: dict[str, Any]) -> None:
+    (target,) = of(health, tls={}).values()
+    assert target.probe.encryption is None
+
+
+def test_a_table_of_their_own_goes_before_the_one_of_the_pool(tmp_path: Path) -> None:
+    ca = str(Authority("backends").write(tmp_path))
+    (target,) = of({"tls": {"verify": False, "server_name": "x"}}, tls={"ca": ca}).values()
+    encryption = target.probe.encryption
+    assert encryption is not None
+    assert (encryption.server_name, encryption.context.verify_mode) == ("x", ssl.CERT_NONE)
+
+
+@pytest.mark.parametrize(
+    ("version", "greeting"),
+    [("v1", b"PROXY UNKNOWN\r\n"), ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"), (None, b"")],
+)
+def test_checks_of_pools_with_proxy_headers_say_that_they_are_nobodys(
+    version: str | None, greeting: bytes
+) -> None:
+    def probe(**health: Any) -> bytes:
+        pool = {"backends": ["a:1"], "health": health} | ({"proxy_protocol": version} if version else {})
+        config = Config.model_validate(
+            {"listeners": {"web": {"bind": "127.0.0.1:0", "pool": "web"}}, "pools": {"web": pool}}
+        )
+        (target,) = targets(config, (B1,), Contexts()).values()
+        return target.probe.greeting
+
+    assert probe() == greeting
+    assert probe(port=9000) == probe(address="10.0.0.9:80") == b""  # another service listens there

@@ -14,6 +14,7 @@ import trio
 from lbproc.net.memory import memory_pair
 from lbproc.net.readiness import Deadlines, Dispatcher
 from lbproc.net.transport import SocketTransport, Transport
+from tests.net.tls.pairs import tls_pair
 
 if TYPE_CHECKING:
     from tests.net.waiting import TransportPair
@@ -45,17 +46,18 @@ def tcp_sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield near, far
 
 
-@pytest.fixture(params=["memory", "tcp", "unix"])
+@pytest.fixture(params=["memory", "tcp", "unix", "tls-memory", "tls-tcp"])
 async def pair(
     request: pytest.FixtureRequest, dispatcher: Dispatcher, tmp_path: Path
 ) -> AsyncIterator[TransportPair]:
     """Two joined transports of every kind there is: what holds for one holds for all."""
+    kind: str = request.param
     near: Transport
     far: Transport
-    if request.param == "memory":
+    if kind.endswith("memory"):
         near, far = memory_pair()
     else:
-        family = socket.AF_INET if request.param == "tcp" else socket.AF_UNIX
+        family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
         with socket.socket(family) as listener:
             listener.bind(("127.0.0.1", 0) if family == socket.AF_INET else str(tmp_path / "s"))
             listener.listen()
@@ -64,6 +66,8 @@ async def pair(
             accepted, peer = listener.accept()
         near = SocketTransport(client, dispatcher, listener_address(client))
         far = SocketTransport(accepted, dispatcher, peer)
+    if kind.startswith("tls"):
+        near, far = await tls_pair(near, far)
     yield near, far
     near.close()
     far.close()

@@ -14,7 +14,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from lbproc.net.accept import Acceptor
+from lbproc.net.accept import Acceptor, reset
 from lbproc.net.listeners import listen, open_slotted, open_unix, refuse_new
 from lbproc.net.readiness import Deadlines, Dispatcher
 from lbproc.net.transport import SocketPeer
@@ -274,3 +274,19 @@ async def test_workers_that_share_a_socket_accept_each_connection_once(
         while len(one.accepted) + len(two.accepted) < 100:
             await trio.lowlevel.checkpoint()
     assert len(one.accepted) + len(two.accepted) == 100
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_what_is_not_wanted_is_reset(family: socket.AddressFamily) -> None:
+    if family == socket.AF_INET:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            client = socket.create_connection(listening.getsockname())
+            server, _ = listening.accept()
+    else:
+        client, server = socket.socketpair()
+    with client:
+        client.sendall(b"unread")
+        reset(server)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    reset(server)

@@ -6,7 +6,6 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import trio
@@ -24,6 +23,7 @@ from lbproc.net.channel import (
     open_pair,
     send_last_words,
 )
+from tests.descriptors import open_descriptors, opened_since
 
 Pair = tuple[SupervisorChannel, socket.socket]
 
@@ -35,10 +35,6 @@ def pair() -> Iterator[Pair]:
     yield channel, theirs
     channel.close()
     theirs.close()
-
-
-def open_descriptors() -> set[str]:
-    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
 def listening() -> socket.socket:
@@ -142,7 +138,7 @@ def test_a_child_that_does_not_read_never_blocks_the_supervisor_and_is_lost(pair
     assert channel.has_unsent
     sock.close()
     channel.close()
-    assert open_descriptors() < before
+    assert opened_since(before) == []
     assert MAX_UNSENT_BYTES >= 1_000_000
 
 
@@ -192,7 +188,7 @@ def test_descriptors_that_a_child_sends_do_not_stay(pair: Pair) -> None:
     before = open_descriptors()
     socket.send_fds(theirs, [encode(Ready())], [0, 1, 2])
     assert channel.receive() == [Ready()]
-    assert open_descriptors() == before
+    assert opened_since(before) == []
 
 
 def test_descriptors_and_message_must_agree(pair: Pair) -> None:
@@ -275,9 +271,9 @@ async def test_descriptors_that_nobody_took_are_closed() -> None:
     before = open_descriptors()
     socket.send_fds(ours, [encode(Disown(0))], [0])
     assert await child.receive() == (Disown(0), ())
-    assert len(open_descriptors()) == len(before) + 1
+    assert len(opened_since(before)) == 1
     child.close()
-    assert len(open_descriptors()) == len(before) - 1
+    assert opened_since(before) == []
     ours.close()
 
 

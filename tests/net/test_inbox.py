@@ -9,7 +9,6 @@ import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 import trio
@@ -20,6 +19,7 @@ from lbproc.net.inbox import Inbox, hand_over, open_inbox
 from lbproc.net.listeners import refuse_new
 from lbproc.net.readiness import Deadlines, Dispatcher
 from lbproc.net.transport import SocketPeer, SocketTransport
+from tests.descriptors import open_descriptors, opened_since
 
 PEER = ("192.0.2.7", 40000)
 
@@ -90,10 +90,6 @@ def no_more_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_what_waits_and_what_comes_later_is_taken_in_order(
@@ -332,6 +328,6 @@ async def test_nonsense_is_reported_closed_and_harms_nothing_else(
         "a hand-over came with something else than a socket",
         "a hand-over is not msgpack: ExtraData",
     ]
-    assert open_descriptors() == before
+    assert opened_since(before) == []
     receiver.give()
     await receiver.until_taken(1)

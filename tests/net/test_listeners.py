@@ -12,6 +12,7 @@ import pytest
 
 from lbproc.errors import StartError
 from lbproc.net.listeners import (
+    admit_new,
     listen,
     open_slotted,
     open_unix,
@@ -301,6 +302,22 @@ def test_a_connection_accepted_after_refusing_carries_bytes_both_ways(stack: Exi
     assert group.clients[0].recv(100) == b"response"
     group.clients[0].close()
     assert accepted.recv(100) == b""
+
+
+def test_what_is_refused_before_it_listens_is_admitted_later(stack: ExitStack) -> None:
+    (sock,) = open_slotted(ANY_PORT, 1)
+    stack.enter_context(sock)
+    refuse_new(sock)
+    listen(sock)
+    with pytest.raises(TimeoutError):
+        socket.create_connection(sock.getsockname(), timeout=0.1)
+    admit_new(sock)
+    admit_new(sock)
+    with socket.create_connection(sock.getsockname(), timeout=0.5) as client:
+        served, _ = sock.accept()
+        with served:
+            served.send(b"+")
+        assert client.recv(10) == b"+"
 
 
 @pytest.mark.slow

@@ -228,3 +228,85 @@ async def test_a_tunnel_over_real_connections(
     while not ends:
         await trio.lowlevel.checkpoint()
     assert ends == [TunnelEnd(len(data), len(data), "closed")]
+
+
+# Small pieces, which reflexes move --------------------------------------------------------------------------
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often the task of a tunnel was stepped."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.taken += task.name.endswith("Tunnel.run")
+
+
+async def test_a_dialogue_wakes_no_task(tunnel: Tunnel) -> None:
+    steps = Steps()
+    trio.lowlevel.add_instrument(steps)
+    for number in range(10):
+        word = b"%d" % number
+        tunnel.client.send(word)
+        assert await receive_exactly(tunnel.backend, len(word)) == word
+        tunnel.backend.send(word * 2)
+        assert await receive_exactly(tunnel.client, 2 * len(word)) == word * 2
+    await wait_all_tasks_blocked()
+    trio.lowlevel.remove_instrument(steps)
+    assert steps.taken == 0
+    tunnel.client.shutdown_write()
+    tunnel.backend.shutdown_write()
+    assert await ended(tunnel) == TunnelEnd(10, 20, "closed")
+
+
+async def test_what_does_not_fit_in_a_moment_is_brought_later(nursery: trio.Nursery) -> None:
+    deadlines = Deadlines()
+    tunnel = Tunnel(capacity=100)
+    nursery.start_soon(tunnel.run, deadlines)
+    await wait_all_tasks_blocked()
+    tunnel.client.send(b"a" * 100)
+    await wait_all_tasks_blocked()
+    tunnel.client.send(b"b" * 100)
+    await wait_all_tasks_blocked()
+    tunnel.backend.send(b"answer")
+    assert await receive_exactly(tunnel.client, 6) == b"answer"
+    assert await receive_exactly(tunnel.backend, 200) == b"a" * 100 + b"b" * 100
+    tunnel.client.close()
+    tunnel.backend.close()
+    assert await ended(tunnel) == TunnelEnd(200, 6, "closed")
+
+
+async def test_a_piece_for_a_side_that_has_left_does_not_stop_the_other_direction(tunnel: Tunnel) -> None:
+    tunnel.backend.send(b"last words")
+    tunnel.b.shutdown_write()  # from now on the tunnel cannot send there
+    await wait_all_tasks_blocked()
+    tunnel.client.send(b"too late")
+    await wait_all_tasks_blocked()
+    assert tunnel.end is None
+    tunnel.backend.close()
+    assert await receive_to_end(tunnel.client) == b"last words"
+    assert (await ended(tunnel)).reason == "closed"
+
+
+async def test_what_has_moved_is_told_of_at_once(nursery: trio.Nursery) -> None:
+    client, a = memory_pair()
+    b, backend = memory_pair()
+    seen: list[tuple[int, int]] = []
+    tunnel = RelayedTunnel(a, b, b"early ")
+
+    async def run() -> None:
+        await tunnel.relay(Deadlines(), math.inf, lambda: seen.append((tunnel.bytes_up, tunnel.bytes_down)))
+
+    nursery.start_soon(run)
+    await wait_all_tasks_blocked()
+    client.send(b"hello")
+    backend.send(b"yes")
+    await wait_all_tasks_blocked()
+    assert seen[0] == (6, 0)
+    assert seen[-1] == (11, 3)
+    assert not tunnel.has_a_ended
+    client.shutdown_write()
+    await wait_all_tasks_blocked()
+    assert tunnel.has_a_ended
+    backend.close()

@@ -22,15 +22,22 @@ MakeRig = Callable[..., Rig]
 
 @pytest.fixture
 async def make_rig(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[MakeRig]:
-    """Makes a rig of a listener ``web`` and a pool ``web``, with changes to either."""
+    """Makes a rig of a listener ``web`` and a pool ``web``, with changes, more pools and ``[log]``."""
     rigs: list[Rig] = []
 
     def make(
-        *, listener: dict[str, Any] | None = None, pool: dict[str, Any] | None = None, capacity: int = 65536
+        *,
+        listener: dict[str, Any] | None = None,
+        pool: dict[str, Any] | None = None,
+        pools: dict[str, Any] | None = None,
+        log: dict[str, Any] | None = None,
+        capacity: int = 65536,
     ) -> Rig:
         config = copy.deepcopy(BASIC)
         config["listeners"]["web"].update(listener or {})
         config["pools"]["web"].update(pool or {})
+        config["pools"].update(pools or {})
+        config["log"] = log or {}
         rig = Rig(tmp_path, config, capacity)
         nursery.start_soon(rig.deadlines.run)
         rigs.append(rig)
@@ -39,6 +46,7 @@ async def make_rig(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[MakeR
     yield make
     for rig in rigs:
         rig.access_log.close()
+        rig.context.log.close()
         rig.table.close()
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from lbproc.config.model import Config
+from lbproc.config.pem_file import read_pem
+from lbproc.config.place import Surroundings
 from lbproc.core.control.membership import Membership
 from lbproc.net.connect import ConnectFailed
 from lbproc.net.memory import MemoryTransport, memory_pair
 from lbproc.net.readiness import Deadlines, park
 from lbproc.net.transport import ConnectionLost
-from lbproc.proxy.connection import ClientConnection
 from lbproc.proxy.context import WorkerContext
+from lbproc.proxy.http_listener import HttpListener
 from lbproc.proxy.runtime import Runtime
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
@@ -28,10 +31,14 @@ from lbproc.telemetry.stamp import UtcClock
 from lbproc.types import Row, Slot
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lbproc.net.transport import Transport
     from lbproc.types import Address
+
+
+def validated(config: dict[str, Any]) -> Config:
+    """A configuration, which may name files of certificates."""
+    return Config.model_validate(config, context=Surroundings(base=Path("/"), read_pem=read_pem))
+
 
 END = b"\r\n\r\n"
 
@@ -94,7 +101,7 @@ class Rig:
     """One worker: its runtime, its client connections, and the backend connections that it opens."""
 
     def __init__(self, path: Path, config: dict[str, Any], capacity: int = 65536) -> None:
-        self.config = Config.model_validate(config)
+        self.config = validated(config)
         self._listeners = config["listeners"]
         self.table = Table.create(Capacities(columns=8, backends=64, pools=8, keys=1024, ledger=256))
         supervisor = SupervisorView(self.table)
@@ -132,11 +139,11 @@ class Rig:
 
     def publish(self, *, pool: dict[str, Any]) -> None:
         """Publishes the membership of another pool ``web``."""
-        self._publish(Config.model_validate({"pools": {"web": pool}, "listeners": self._listeners}))
+        self._publish(validated({"pools": {"web": pool}, "listeners": self._listeners}))
 
     def prepare(self, config: dict[str, Any]) -> Runtime:
         """Builds the runtime of the next generation, which `commit` puts in force."""
-        self._next = Runtime(Config.model_validate(config), self.context, self.view.generation() + 1)
+        self._next = Runtime(validated(config), self.context, self.view.generation() + 1)
         self.context.move = self._move
         return self._next
 
@@ -179,11 +186,17 @@ class Rig:
         """The next connection that the worker opens to a backend."""
         return await self._receive_dialled.receive()
 
+    def http(self, name: str = "web") -> HttpListener:
+        """A listener that speaks HTTP."""
+        listener = self.runtime.listeners[name]
+        assert isinstance(listener, HttpListener)
+        return listener
+
     def client(self, nursery: trio.Nursery, listener: str = "web", peer_ip: str = "192.0.2.1") -> Wire:
         """A new client connection, served in the nursery."""
         theirs, ours = memory_pair(self._capacity)
         ours.peer_ip = peer_ip
-        connection = ClientConnection(ours, self.runtime.listeners[listener], self.context)
+        connection = self.runtime.listeners[listener].open(ours, self.context)
         nursery.start_soon(connection.serve)
         self.last_connection = connection
         return Wire(theirs, self.deadlines)

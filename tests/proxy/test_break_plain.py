@@ -94,7 +94,7 @@ async def test_a_defect_at_the_end_of_a_plain_exchange_gives_everything_back_onc
     ended_with: list[Exception] = []
     async with trio.open_nursery() as connections:
         theirs, ours = memory_pair()
-        connection = ClientConnection(ours, rig.runtime.listeners["web"], rig.context)
+        connection = ClientConnection(ours, rig.http(), rig.context)
         connections.start_soon(serve, connection)
         client = Wire(theirs, rig.deadlines)
         await client.send(GET)

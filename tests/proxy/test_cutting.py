@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lbproc.net.connect import FailureKind
-    from lbproc.proxy.connection import ClientConnection
+    from lbproc.proxy.client import Client
     from tests.proxy.conftest import MakeRig
 
 BACKENDS = ["127.0.0.1:9001", "127.0.0.1:9002"]
@@ -39,7 +39,7 @@ class Stage:
         self.rig = rig
         self.pool = pool
         self._nursery = nursery
-        self._connections: list[ClientConnection] = []
+        self._connections: list[Client] = []
         self._controller = ControllerView(rig.table, rig.supervisor.allocate_column(None, Role.CONTROLLER))
 
     def client(self) -> Wire:

@@ -191,6 +191,55 @@ async def test_failures_while_ejected_do_not_count_for_later(make_rig: MakeRig, 
     assert not is_ejected(pool.rig, 0)
 
 
+async def test_failures_of_attempts_from_before_an_ejection_change_nothing(
+    make_rig: MakeRig, clock: Clock
+) -> None:
+    pool = fleet(make_rig, clock)
+    pool.fail(0)
+    pool.picked()  # all workers know of it
+    before = pool.rig.view.status_epoch()
+    pool.fail(0)
+    assert pool.rig.view.status_epoch() == before
+    assert len(pool.events("backend_ejected")) == 1
+
+
+async def test_a_worker_too_slow_with_its_claim_ejects_nobody(
+    make_rig: MakeRig, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = fleet(make_rig, clock)
+    count = Ejections.count
+
+    def slowly(ejections: Ejections, rows: tuple[Row, ...], now: int) -> int:
+        count(ejections, rows, now + 2 * SECOND)  # a sibling takes the claim for that of a dead worker
+        return count(ejections, rows, now)
+
+    monkeypatch.setattr(Ejections, "count", slowly)
+    pool.fail(0)
+    assert not is_ejected(pool.rig, 0)
+    assert pool.events("backend_ejected") == []
+    monkeypatch.undo()
+    pool.fail(0)
+    assert is_ejected(pool.rig, 0)
+
+
+async def test_only_the_worker_that_ends_an_ejection_says_so(
+    make_rig: MakeRig, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = fleet(make_rig, clock)
+    pool.fail(0)
+    pool.picked()
+    give_back = Ejections.give_back
+
+    def outrun(ejections: Ejections, row: Row, until: int, ended_at: int) -> bool:
+        assert give_back(ejections, row, until, ended_at)  # the sibling's, which then dies
+        return give_back(ejections, row, until, ended_at)
+
+    monkeypatch.setattr(Ejections, "give_back", outrun)
+    pool.pass_time(30.1)
+    assert pool.events("backend_returned") == []
+    assert pool.picked() == {0: 20, 1: 20, 2: 20}
+
+
 async def test_never_more_than_max_ejected_and_the_next_goes_when_one_is_back(
     make_rig: MakeRig, clock: Clock
 ) -> None:

@@ -10,8 +10,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lbproc.core.retry import BUCKET, RETRY, credit, has_credit, withdrawn
+from lbproc.errors import CapacityError
 from lbproc.net.transport import ConnectionLost
-from lbproc.shm.views import BackendCounter
+from lbproc.shm.views import BackendCounter, WorkerView
 from lbproc.types import Row
 from tests.proxy.rig import END, Rig, Wire
 
@@ -632,3 +633,54 @@ async def test_the_budget_is_that_of_all_workers(make_rig: MakeRig, nursery: tri
             other = await rig.backend()
             await other.send(OK.replace(b"Content", b"Connection: close\r\nContent"))
         assert (await client.read_until(END)).split()[1] == status
+
+
+@pytest.mark.parametrize("backends", [THREE, THREE[:1]], ids=["another backend", "the same backend"])
+@pytest.mark.parametrize(("left", "status"), [(1, 503), (2, 200)], ids=["the last retry", "one of two"])
+async def test_a_sibling_that_is_quicker_takes_its_retry_and_no_more(
+    make_rig: MakeRig,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    backends: list[str],
+    left: int,
+    status: int,
+) -> None:
+    rig = failing_over(make_rig, backends=backends, budget=0.001)
+    spend(rig, leave=left)
+    swap = WorkerView.swap_retry_credit
+
+    def outrun(view: WorkerView, pool: int, word: int, following: int) -> bool:
+        monkeypatch.undo()
+        assert swap(view, pool, word, following)  # the sibling's, between our look and our swap
+        return swap(view, pool, word, following)
+
+    client = rig.client(nursery)
+    first = await begin(client, rig, warm=False)
+    monkeypatch.setattr(WorkerView, "swap_retry_credit", outrun)
+    await first.send(BUSY.replace(b"Content", b"Connection: close\r\nContent"))
+    if status == 200:
+        second = await rig.backend()
+        await second.send(OK)
+    assert (await client.read_until(END)).split()[1] == b"%d" % status
+    await wait_all_tasks_blocked()
+    assert rig.in_flight() == 0
+    assert not has_credit(rig.view.retry_credit(0))
+    assert total(rig, BackendCounter.RETRIES) == left - 1
+    assert total(rig, BackendCounter.RETRIES_DENIED) == 2 - left
+
+
+async def test_an_answer_stands_when_this_worker_can_hold_nothing_more(
+    make_rig: MakeRig, nursery: trio.Nursery
+) -> None:
+    rig = failing_over(make_rig)
+    client = rig.client(nursery)
+    first = await begin(client, rig, warm=False)
+    with pytest.raises(CapacityError):
+        while True:
+            rig.view.take(Row(2))
+    await first.send(BUSY)
+    await client.read_until(b"busy")
+    await wait_all_tasks_blocked()
+    assert rig.dialled == THREE[:1]
+    assert last_line(rig)["status"] == 503
+    assert credit(rig.view.retry_credit(0)) == BUCKET

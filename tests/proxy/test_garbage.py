@@ -20,13 +20,13 @@ import trio
 from lbproc.net.connect import open_transport
 from lbproc.net.readiness import Dispatcher, Source
 from lbproc.net.transport import SocketTransport
-from lbproc.proxy.connection import ClientConnection
 from lbproc.types import Row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from lbproc.net.transport import Transport
+    from lbproc.proxy.client import Client
     from lbproc.types import Address
     from tests.proxy.conftest import MakeRig
     from tests.proxy.rig import Rig
@@ -99,7 +99,7 @@ class Stage:
     def __init__(self, rig: Rig, back: socket.socket, dispatcher: Dispatcher) -> None:
         self.rig = rig
         self.back = back
-        self.connections: list[ClientConnection] = []
+        self.connections: list[Client] = []
         self._dispatcher = dispatcher
         self._serving: trio.Nursery | None = None
         rig.context.connect = self._connect
@@ -123,7 +123,7 @@ class Stage:
             theirs = socket.create_connection(front.getsockname())
             ours, peer = front.accept()
         transport = SocketTransport(ours, self._dispatcher, peer)
-        connection = ClientConnection(transport, self.rig.runtime.listeners["web"], self.rig.context)
+        connection = self.rig.runtime.listeners["web"].open(transport, self.rig.context)
         assert self._serving is not None
         self._serving.start_soon(connection.serve)
         self.connections.append(connection)
@@ -420,11 +420,12 @@ async def cut(stage: Stage) -> None:
 
 
 @asynccontextmanager
-async def open_stage(make_rig: MakeRig, **pool: object) -> AsyncIterator[Stage]:
+async def open_stage(make_rig: MakeRig, protocol: str = "http", **pool: object) -> AsyncIterator[Stage]:
     """A worker with its dispatcher, and the socket of its one backend."""
     dispatcher = Dispatcher()
     with socket.create_server(("127.0.0.1", 0)) as back:
-        rig = make_rig(pool={"backends": ["{}:{}".format(*back.getsockname())]} | pool)
+        backends = ["{}:{}".format(*back.getsockname())]
+        rig = make_rig(listener={"protocol": protocol}, pool={"backends": backends} | pool)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(dispatcher.run)
             yield Stage(rig, back, dispatcher)
@@ -442,6 +443,13 @@ async def stage(make_rig: MakeRig) -> AsyncIterator[Stage]:
 async def persistent_stage(make_rig: MakeRig) -> AsyncIterator[Stage]:
     """The same with retries."""
     async with open_stage(make_rig, retries={"on": ["reset", "503"], "budget": 1.0}) as stage:
+        yield stage
+
+
+@pytest.fixture
+async def relaying_stage(make_rig: MakeRig) -> AsyncIterator[Stage]:
+    """One that relays connections as they are."""
+    async with open_stage(make_rig, protocol="tcp") as stage:
         yield stage
 
 
@@ -493,6 +501,69 @@ async def test_tries_and_cuts_leave_nothing(
     persistent_stage: Stage, garbage: list[object], history: Callable[[Stage], Awaitable[None]]
 ) -> None:
     await test_connections_over_sockets_leave_nothing(persistent_stage, garbage, history)
+
+
+async def relayed(stage: Stage, *, large: bool = False) -> tuple[Wire, Wire]:
+    client = stage.client()
+    backend = await stage.backend()
+    await backend.send(b"welcome\r\n")
+    await client.read_until(b"\r\n")
+    await client.send(b"hello\r\n")
+    await backend.read_until(b"\r\n")
+    if large:
+        await backend.send(bytes(LARGE))
+        await client.read_exactly(LARGE)
+    return client, backend
+
+
+async def both_end(stage: Stage) -> None:
+    client, backend = await relayed(stage, large=True)
+    client.end()
+    assert await backend.read_all() == b""
+    backend.close()
+    assert await client.read_all() == b""
+    client.close()
+
+
+async def one_breaks(stage: Stage) -> None:
+    for number in range(2):
+        wires = await relayed(stage)
+        wires[number].reset()
+        await wires[1 - number].read_all()
+        wires[1 - number].close()
+
+
+async def nothing_moves(stage: Stage) -> None:
+    client, backend = await relayed(stage)
+    await stage.hasten(client.read_all())
+    client.close()
+    backend.close()
+
+
+async def cut_off(stage: Stage) -> None:
+    client, backend = await relayed(stage)
+    client.close()
+    backend.close()
+    stage.cancel()
+
+
+async def nobody_there(stage: Stage) -> None:
+    with suppress(OSError):
+        stage.back.shutdown(socket.SHUT_RDWR)
+    client = stage.client()
+    assert await client.read_all() == b""
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "history",
+    [both_end, one_breaks, nothing_moves, cut_off, nobody_there],
+    ids=lambda history: history.__name__,
+)
+async def test_connections_that_are_relayed_leave_nothing(
+    relaying_stage: Stage, garbage: list[object], history: Callable[[Stage], Awaitable[None]]
+) -> None:
+    await test_connections_over_sockets_leave_nothing(relaying_stage, garbage, history)
 
 
 async def test_an_open_connection_is_seen(stage: Stage, garbage: list[object]) -> None:

@@ -46,12 +46,13 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     rig = Rig(tmp_path_factory.mktemp("introductions"), {"listeners": listeners, "pools": pools})
     yield rig
     rig.access_log.close()
+    rig.context.log.close()
     rig.table.close()
 
 
 def introduced(rig: Rig, listener_name: str, peer_ip: str, raw: bytes) -> tuple[bytes, Record]:
     """The head that a backend gets, and the record that the ids went into."""
-    listener = rig.runtime.listeners[listener_name]
+    listener = rig.http(listener_name)
     caller = Caller(peer_ip, listener)
     record = Record(rig.context, caller)
     plan = Plan(

@@ -48,7 +48,7 @@ class Known:
 
 
 def plans(rig: Rig, *, trusted: bool = False) -> Known:
-    listener = rig.runtime.listeners["web"]
+    listener = rig.http()
     planner = listener.trusted_planner if trusted else listener.planner
     return Known(
         planner.plan,

@@ -58,7 +58,7 @@ async def test_request_the_kernel_has_when_the_grace_ends_is_answered(rig: Rig) 
     dispatcher = Dispatcher()
     with ours, theirs:
         transport = SocketTransport(ours, dispatcher, "")
-        connection = ClientConnection(transport, rig.runtime.listeners["web"], rig.context)
+        connection = ClientConnection(transport, rig.http(), rig.context)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.serve)
             await wait_all_tasks_blocked()

@@ -10,14 +10,16 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from lbproc.core.control.membership import Membership
 from lbproc.core.http.head import parse_request_head
 from lbproc.core.http.strict import HeadLimits
 from lbproc.core.pick import NoBackend
 from lbproc.proxy.balancer import Backend, Balancer, Lease
 from lbproc.proxy.caller import Caller
-from lbproc.proxy.listener import HttpListener
+from lbproc.proxy.http_listener import HttpListener
 from lbproc.proxy.plan import Plan, Planner
 from lbproc.proxy.runtime import Runtime
+from lbproc.supervisor.publishing import Publishing
 from tests.proxy.conftest import BASIC
 from tests.proxy.rig import END, Rig, Wire
 
@@ -283,6 +285,109 @@ async def test_a_backend_that_was_tried_is_not_tried_by_the_successor(make_rig: 
     assert old.take(head, "", [first.backend, second.backend]) is NoBackend.NONE_ELIGIBLE
     first.release()
     second.release()
+
+
+GONE = {"listeners": {"new": {"bind": "127.0.0.1:8081", "pool": "new"}}, "pools": {"new": OTHER}}
+
+
+def addresses(lease: Lease | NoBackend) -> list[str]:
+    assert isinstance(lease, Lease)
+    lease.release()
+    return [str(one) for one in lease.backend.addresses]
+
+
+async def test_places_of_a_pool_that_went_are_kept_before_it_is_said_and_while_something_of_it_is_left(
+    rig: Rig, nursery: trio.Nursery
+) -> None:
+    kept_as_followed: list[bool] = []
+    follow = rig.view.follow_membership
+
+    def spy(epoch: int) -> None:
+        kept_as_followed.append(rig.supervisor.is_pool_kept("web"))
+        follow(epoch)
+
+    client, backend = await begin(rig, nursery)
+    await client.send(GET)
+    await wait_all_tasks_blocked()
+    rig.reload(GONE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(rig.view), "follow_membership", lambda view, epoch: spy(epoch))
+        rig.context.move()
+    assert kept_as_followed == [True]
+    rig.runtime.look()
+    assert rig.supervisor.is_pool_kept("web"), "a request may still be tried again there"
+    assert b"Connection: close" in await answer(client, backend)
+    await client.read_all()
+    await wait_all_tasks_blocked()
+    del rig.last_connection
+    rig.runtime.look()
+    assert not rig.supervisor.is_pool_kept("web")
+
+
+async def test_what_is_left_of_a_pool_that_went_never_takes_a_place_on_the_row_of_another(rig: Rig) -> None:
+    supervisor, head = rig.supervisor, parse_request_head(GET, HeadLimits())
+    membership = Membership(rig.config, supervisor.ensure_row, supervisor.ensure_pool)
+    publishing = Publishing(supervisor, membership, rig.context.log)
+    publishing.publish()
+    rig.runtime.follow_membership()
+    old = rig.runtime.pools["web"]
+    row = old.backends[0].row
+    publishing.membership = publishing.prepare(rig.prepare(GONE).config, 2)
+    publishing.publish()
+    supervisor.set_generation(2)
+    rig.context.move()
+    publishing.free_places()
+    assert supervisor.ensure_row("new", "127.0.0.1:9004") != row
+    lease = old.take(head, "", ())
+    assert isinstance(lease, Lease)
+    assert lease.backend.row == row
+    lease.release()
+    del lease, old
+    rig.runtime.look()
+    publishing.free_places()
+    assert supervisor.ensure_row("new", "127.0.0.1:9005") == row
+
+
+async def test_a_pool_that_stays_is_not_kept_for_its_old_balancers(rig: Rig) -> None:
+    old = rig.runtime.pools["web"]
+    rig.reload(changed(pools={"web": TWO}))
+    rig.context.move()
+    assert not rig.supervisor.is_pool_kept("web")
+    assert old is not rig.runtime.pools["web"]
+
+
+async def test_a_pool_that_went_later_serves_those_who_began_under_any_of_its_forms(rig: Rig) -> None:
+    head = parse_request_head(GET, HeadLimits())
+    first = rig.runtime.pools["web"]
+    for config in (changed(pools={"web": TWO}), changed(pools={"web": OTHER})):
+        rig.reload(config)
+        rig.context.move()
+    rig.reload(GONE)
+    rig.context.move()
+    assert addresses(first.take(head, "", ())) == ["127.0.0.1:9003"]
+    rig.reload(changed(pools={"web": TWO, "new": OTHER}))
+    rig.context.move()
+    assert addresses(first.take(head, "", ())) == ["127.0.0.1:9001"]
+    rig.reload(GONE)
+    rig.context.move()
+    assert addresses(first.take(head, "", ())) == ["127.0.0.1:9003"]
+    rig.runtime.look()
+    assert rig.supervisor.is_pool_kept("web")
+    del first
+    rig.runtime.look()
+    assert not rig.supervisor.is_pool_kept("web")
+
+
+async def test_a_pool_that_went_and_cannot_be_kept_picks_nobody(rig: Rig) -> None:
+    head = parse_request_head(GET, HeadLimits())
+    old, other = rig.runtime.pools["web"], rig.supervisor.ensure_row("else", "where")
+    entries = [rig.view.take(other) for _ in range(256)]
+    rig.reload(GONE)
+    rig.context.move()
+    for entry in entries:
+        rig.view.release(entry)
+    assert old.take(head, "", ()) is NoBackend.NONE_ELIGIBLE
+    assert not rig.supervisor.is_pool_kept("web")
 
 
 async def test_a_draining_worker_goes_on_draining(rig: Rig, nursery: trio.Nursery) -> None:

@@ -106,7 +106,7 @@ async def test_request_that_meets_a_defect_in_the_task_is_recorded_as_500(
 
     monkeypatch.setattr(Balancer, "take", fail)
     theirs, ours = memory_pair()
-    connection = ClientConnection(ours, rig.runtime.listeners["web"], rig.context)
+    connection = ClientConnection(ours, rig.http(), rig.context)
     await Wire(theirs, rig.deadlines).send(GET.replace(b"GET", b"HEAD"))  # by the task, not by a reflex
     with pytest.raises(ZeroDivisionError):
         await connection.serve()

@@ -9,7 +9,9 @@ import pytest
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
 
-SMALL = Capacities(columns=6, backends=4, pools=2, keys=4, ledger=4, membership_bytes=64)
+SMALL = Capacities(
+    columns=6, backends=4, pools=2, keys=4, ledger=4, membership_bytes=64, listeners=2, flows=4
+)
 
 
 @pytest.fixture

@@ -92,7 +92,8 @@ def _changing(table: Table) -> bytes:
     """All the memory that these processes change, in a table that is small."""
     layout = table.layout
     digest = blake2b(table.cells[layout.rows.base : layout.rows.end], digest_size=16)
-    digest.update(table.cells[layout.keys.base : layout.keys.end])
+    for section in (layout.keys, layout.flows, layout.listeners):
+        digest.update(table.cells[section.base : section.end])
     for column in range(layout.columns.blocks):
         start = layout.columns.at(column, "intent")
         digest.update(table.cells[start : start + layout.columns.offsets["notes"] + layout.columns.blocks])
@@ -105,7 +106,11 @@ def _frames(process: Process) -> Iterator[Hashable]:
     inner: Any = process
     while inner is not None:
         frame: FrameType = inner.gi_frame
-        plain = tuple((k, v) for k, v in frame.f_locals.items() if isinstance(v, PLAIN))
+        plain = tuple(
+            (k, tuple(v) if isinstance(v, list) else v)
+            for k, v in frame.f_locals.items()
+            if isinstance(v, (*PLAIN, list))
+        )
         yield frame.f_code.co_name, frame.f_lasti, plain
         inner = inner.gi_yieldfrom
 

@@ -19,7 +19,7 @@ CLAIMED = 1 << 63
 KEY, OTHER_KEY, THIRD_KEY = 1 << 64 | 4, 3 << 64 | 4, 5 << 64 | 4
 """All begin their chains in the first cell."""
 
-TINY = Capacities(columns=5, backends=1, pools=1, keys=2, ledger=1, membership_bytes=8)
+TINY = Capacities(columns=5, backends=1, pools=1, keys=2, ledger=1, membership_bytes=8, listeners=2, flows=2)
 
 
 @pytest.fixture
@@ -91,7 +91,9 @@ def test_a_full_chain_says_so_and_has_room_again_when_a_time_is_past(table: Tabl
 
 def test_a_chain_is_bounded() -> None:
     table = Table.create(
-        Capacities(columns=3, backends=1, pools=1, keys=2 * CHAIN, ledger=1, membership_bytes=8)
+        Capacities(
+            columns=3, backends=1, pools=1, keys=2 * CHAIN, ledger=1, membership_bytes=8, listeners=2, flows=2
+        )
     )
     keys = KeyTable(table, Q)
     assert None not in {keys.claim(number << 65, now=1) for number in range(CHAIN)}

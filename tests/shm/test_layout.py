@@ -57,11 +57,14 @@ def test_the_geometry_names_the_words_of_a_column(capacities: Capacities) -> Non
 def test_words_that_many_change_share_no_cache_lines() -> None:
     layout = Layout(Capacities())
     for placed, field in ((layout.rows, "in_flight"), (layout.pools, "ticket"), (layout.columns, "intent")):
-        others = [offset for name, offset in placed.offsets.items() if name not in {field, "claim"}]
+        others = [
+            offset for name, offset in placed.offsets.items() if name not in {field, "claim", "claimed_from"}
+        ]
         assert placed.offsets[field] % LINES == 0
         assert min(others) - placed.offsets[field] >= LINES
         assert placed.stride % LINES == 0
     assert layout.slots.stride == LINES
+    assert layout.listeners.offsets["identity"] >= LINES
 
 
 def test_shorthands_lead_to_the_same_places() -> None:
@@ -77,6 +80,14 @@ def test_a_key_is_one_cache_line() -> None:
     assert Layout(Capacities()).keys.stride * WORD_BYTES == 64
 
 
+def test_flows_are_as_keys_are_so_that_one_program_serves_both() -> None:
+    layout = Layout(Capacities())
+    assert layout.flows.stride == layout.keys.stride
+    for of_keys, of_flows in (("arrival", "place"), ("key", "key"), ("begins_at", "begins_at")):
+        assert layout.keys.offsets[of_keys] == layout.flows.offsets[of_flows]
+    assert layout.keys.offsets["concurrency"] == layout.flows.offsets["unused"]
+
+
 def test_names_are_unique() -> None:
     assert len({section.name for section in SECTIONS}) == len(SECTIONS)
     for section in SECTIONS:
@@ -84,7 +95,7 @@ def test_names_are_unique() -> None:
 
 
 def test_the_default_is_sparse_and_not_too_large() -> None:
-    assert Layout(Capacities()).size_bytes < 512 << 20
+    assert Layout(Capacities()).size_bytes < 1 << 30
 
 
 @pytest.mark.parametrize(
@@ -95,6 +106,8 @@ def test_the_default_is_sparse_and_not_too_large() -> None:
         ("backends", 0),
         ("pools", -1),
         ("keys", 0),
+        ("flows", 1 << 31),
+        ("listeners", 0),
         ("ledger", (1 << 22) + 1),
         ("membership_bytes", 1 << 32),
     ],
@@ -104,9 +117,11 @@ def test_a_capacity_out_of_range_is_refused(name: str, value: int) -> None:
         replace(Capacities(), **{name: value})
 
 
-def test_keys_are_a_power_of_two() -> None:
-    with pytest.raises(ValueError, match="power of two"):
+def test_keys_and_flows_are_a_power_of_two() -> None:
+    with pytest.raises(ValueError, match="keys must be a power of two"):
         Capacities(keys=1000)
+    with pytest.raises(ValueError, match="flows must be a power of two"):
+        Capacities(flows=1000)
 
 
 def test_a_block_that_does_not_exist_has_no_place() -> None:

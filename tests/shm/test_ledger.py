@@ -45,7 +45,7 @@ def test_entries_are_used_again_and_new_ones_come_lowest_first(table: Table) -> 
 def test_a_full_ledger_is_a_capacity_error_that_passes(table: Table) -> None:
     ledger, word = Ledger(table, Q), table.layout.in_row(Row(0), "in_flight")
     entries = [ledger.take(word) for _ in range(table.layout.capacities.ledger)]
-    with pytest.raises(CapacityError, match="more than 4 requests"):
+    with pytest.raises(CapacityError, match="more than 4 places"):
         ledger.take(word)
     ledger.release(entries[1])
     assert ledger.take(word) == entries[1]

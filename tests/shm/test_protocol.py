@@ -14,7 +14,7 @@ from lbproc.types import Column, Row
 from tests.shm import protocol_model as model
 from tests.shm.interleaving import Process, Scenario, World, explore
 
-TINY = Capacities(columns=5, backends=2, pools=1, keys=1, ledger=2, membership_bytes=8)
+TINY = Capacities(columns=5, backends=2, pools=1, keys=1, ledger=2, membership_bytes=8, listeners=2, flows=2)
 SUPERVISOR, Q, C, D = 1, 2, 3, 4
 
 

@@ -1,4 +1,4 @@
-"""Rows of backends that are gone are given to others, with nothing left in them."""
+"""Rows of backends, and words of pools, that are gone are given to others, with nothing left in them."""
 
 from __future__ import annotations
 
@@ -79,10 +79,12 @@ def test_a_supervisor_that_attaches_finds_gaps_again(table: Table) -> None:
     view = SupervisorView(table)
     rows = {name: view.ensure_row("web", name) for name in "abc"}
     view.release_row("web", "b")
-    other = SupervisorView(Table.attach(os.dup(table.fd)))
+    attached = Table.attach(os.dup(table.fd))
+    other = SupervisorView(attached)
     assert other.ensure_row("web", "c") == rows["c"]
     assert other.ensure_row("web", "new") == rows["b"]
     assert other.ensure_row("web", "newer") == len(rows)
+    attached.close()
 
 
 def test_processes_say_which_publication_they_follow(table: Table) -> None:
@@ -100,3 +102,54 @@ def test_processes_say_which_publication_they_follow(table: Table) -> None:
     assert reader.followed(Role.WORKER) == []
     view.allocate_column(Slot(0), Role.WORKER)
     assert reader.followed(Role.WORKER) == [0], "who is new follows nothing yet"
+
+
+def test_words_of_a_pool_that_was_given_back_are_anothers(table: Table) -> None:
+    view = SupervisorView(table)
+    worker = WorkerView(table, view.allocate_column(Slot(0), Role.WORKER))
+    other, index = view.ensure_pool("other"), view.ensure_pool("web")
+    for each in (other, index):
+        worker.ticket(each)
+        worker.add_retry_credit(each, 5)
+        worker.set_panic(each, panic=True)
+    with pytest.raises(CapacityError, match="room for 2 pools"):
+        view.ensure_pool("new")
+    view.release_pool("web")
+    assert view.ensure_pool("new") == index
+    assert worker.ticket(index) == 0
+    assert worker.retry_credit(index) == 0
+    assert not view.reader.panic(index)
+    assert (worker.ticket(other), worker.retry_credit(other), view.reader.panic(other)) == (1, 5, True)
+
+
+def test_a_pool_that_a_worker_keeps_stays_until_it_is_released_or_the_worker_is_dead(table: Table) -> None:
+    view = SupervisorView(table)
+    index = view.ensure_pool("web")
+    workers = [WorkerView(table, view.allocate_column(Slot(number), Role.WORKER)) for number in range(2)]
+    assert not view.is_pool_kept("web")
+    assert not view.is_pool_kept("unknown")
+    entry = workers[0].keep_pool(index)
+    workers[1].keep_pool(index)
+    workers[0].release(entry)
+    assert view.is_pool_kept("web")
+    with pytest.raises(ValueError, match="a worker keeps pool web"):
+        view.release_pool("web")
+    with pytest.raises(KeyError, match="unknown"):
+        view.release_pool("unknown")
+    assert view.repair(workers[1].column).returned == 1
+    assert not view.is_pool_kept("web")
+    view.release_pool("web")
+    assert view.ensure_pool("new") == index
+    assert not view.is_pool_kept("new")
+    assert view.ensure_pool("web") == index + 1
+
+
+def test_a_supervisor_that_attaches_finds_gaps_among_pools_again(table: Table) -> None:
+    view = SupervisorView(table)
+    view.ensure_pool("a")
+    kept = view.ensure_pool("b")
+    view.release_pool("a")
+    attached = Table.attach(os.dup(table.fd))
+    other = SupervisorView(attached)
+    assert other.ensure_pool("b") == kept
+    assert other.ensure_pool("c") == 0

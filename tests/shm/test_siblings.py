@@ -78,7 +78,9 @@ def test_a_worker_that_was_replaced_is_found_in_its_new_column(
 
 
 def test_slots_that_it_was_not_told_of_and_a_full_table_are_no_trouble() -> None:
-    table = Table.create(Capacities(columns=5, backends=1, pools=1, keys=1, ledger=1, membership_bytes=8))
+    table = Table.create(
+        Capacities(columns=5, backends=1, pools=1, keys=1, ledger=1, membership_bytes=8, listeners=2, flows=2)
+    )
     supervisor = SupervisorView(table)
     for slot in range(3):
         begin(table, supervisor, Slot(slot), 1)

@@ -13,6 +13,7 @@ from lbproc.errors import StartError
 from lbproc.shm.clock import monotonic_ns
 from lbproc.shm.layout import MAGIC, VERSION, Capacities
 from lbproc.shm.table import Table
+from tests.descriptors import open_descriptors, opened_since
 from tests.shm.conftest import SMALL
 
 
@@ -131,14 +132,14 @@ def test_a_table_that_the_system_refuses_is_a_start_error() -> None:
 
 def test_a_table_too_large_to_map_leaves_no_descriptor_behind() -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    descriptors = {entry.name for entry in Path("/proc/self/fd").iterdir()}
+    descriptors = open_descriptors()
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         with pytest.raises(StartError, match="max_ values"):
             Table.create(Capacities())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert {entry.name for entry in Path("/proc/self/fd").iterdir()} == descriptors
+    assert opened_since(descriptors) == []
 
 
 def test_nothing_in_lbproc_packs_into_shared_memory() -> None:

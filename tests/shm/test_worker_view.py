@@ -99,6 +99,18 @@ def test_exchanges_are_counted_in_one_call_as_one_by_one(table: Table, superviso
     assert not any(reader.backend_totals(ROW))
 
 
+def test_what_is_relayed_is_counted_for_the_client_and_for_the_backend(
+    table: Table, supervisor: SupervisorView
+) -> None:
+    mine = worker(table, supervisor)
+    mine.count_relayed(OTHER, 10, 20)
+    mine.count_relayed(OTHER, 1, 2)
+    assert (mine.counted(WorkerCounter.BYTES_IN), mine.counted(WorkerCounter.BYTES_OUT)) == (11, 22)
+    reader = supervisor.reader
+    assert reader.backend_total(OTHER, BackendCounter.BYTES_IN) == 11
+    assert reader.backend_total(OTHER, BackendCounter.BYTES_OUT) == 22
+
+
 def test_a_pick_may_go_over_an_idle_connection_at_once_or_be_found_to_later(
     table: Table, supervisor: SupervisorView
 ) -> None:

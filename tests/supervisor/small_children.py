@@ -3,13 +3,15 @@
 The worker accepts on its sockets and does what each connection's first line says. It speaks with the
 supervisor as the real one does, without an event loop. Files in a directory of the test make children do
 what they should not during a reload: ``prepare-HOW-SLOT`` and ``follow-HOW-SLOT``, where the controller has
-the slot ``c``. HOW is refuse, silent, die or garbage.
+the slot ``c``. HOW is refuse, silent, die, hang, or hold: the file is a pipe, which is read to its end before
+the answer; or freeze: as hold, and after the answer the child stops as of SIGSTOP.
 """
 
 from __future__ import annotations
 
 import os
 import selectors
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -262,6 +264,14 @@ def behave(
                 os._exit(9)
             case "hang":
                 time.sleep(1000)
+            case "hold":
+                file.read_bytes()
+                continue
+            case "freeze":
+                file.read_bytes()
+                for message in answers:
+                    answer(message)
+                os.kill(os.getpid(), signal.SIGSTOP)
             case _:
                 pass  # silent
         return

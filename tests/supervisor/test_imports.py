@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import ssl
@@ -13,7 +14,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import ExtensionOID, NameOID
 
+from tests.certificates import Authority
 from tests.supervisor.running import PATIENCE, free_port, wait_for
 
 pytestmark = pytest.mark.slow
@@ -38,6 +43,11 @@ level = "debug"
 bind = "127.0.0.1:{port}"
 pool = "web"
 
+[listeners.secure]
+bind = "127.0.0.1:{secure}"
+pool = "web"
+{secure_tls}
+
 [pools.web]
 backends = ["127.0.0.1:{backend}", "localhost:{backend}"]
 policy = "round_robin"
@@ -57,6 +67,32 @@ interval = "100ms"
 
 TLS = Path(__file__).parents[1] / "health" / "tls"
 
+SECURE_TLS = f'''
+[listeners.secure.tls]
+certificates = [{{{{ cert = "{TLS}/server.pem", key = "{TLS}/server.key" }}}}]
+client_ca = "{{directory}}/clients.pem"
+client_auth = "optional"
+'''
+
+PLAIN = """
+[runtime]
+workers = 1
+control_socket = "{directory}/control.sock"
+
+[log]
+access = "off"
+error = "{directory}/error.log"
+
+[listeners.secure]
+bind = "127.0.0.1:{secure}"
+pool = "web"
+
+[pools.web]
+backends = ["127.0.0.1:{backend}"]
+"""
+
+ALERT = b"\x15\x03\x01\x00\x02\x02"
+"""How an alert begins."""
 
 REQUESTS = [
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
@@ -67,8 +103,31 @@ REQUESTS = [
 ]
 
 
-def exchange(port: int, request: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+class Clients:
+    """Certificates of clients: one that takes a rare codec to read, one that only OpenSSL reads."""
+
+    def __init__(self, directory: Path) -> None:
+        authority = Authority("clients")
+        authority.write(directory, "clients")
+        wide = x509.NameAttribute(NameOID.COMMON_NAME, "wide", _ASN1Type.BMPString)
+        wider = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "wider", _ASN1Type.UniversalString)
+        good = authority.issue("good.test", purpose="client", subject=x509.Name([wide, wider]))
+        broken = x509.UnrecognizedExtension(ExtensionOID.AUTHORITY_INFORMATION_ACCESS, b"nonsense")
+        bad = authority.issue("bad.test", purpose="client", extension=broken)
+        self.good = good.write(directory, "good")
+        self.bad = bad.write(directory, "bad")
+
+
+def exchange(
+    port: int, request: bytes, *, is_secure: bool = False, client: tuple[Path, Path] | None = None
+) -> bytes:
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
+        if is_secure:
+            context = ssl.create_default_context(cafile=TLS / "ca.pem")
+            if client is not None:
+                context.load_cert_chain(*client)
+            sock = stack.enter_context(context.wrap_socket(sock, server_hostname="app.internal"))
         sock.sendall(request)
         with sock.makefile("rb") as answer:
             return answer.read()
@@ -98,6 +157,7 @@ def serve_checks(listening: socket.socket) -> None:
 def test_no_child_imports_anything_whatever_it_does(tmp_path: Path) -> None:
     imports, error_log = tmp_path / "imports", tmp_path / "error.log"
     port, admin = free_port(), free_port()
+    clients = Clients(tmp_path)
     with (
         socket.create_server(("127.0.0.1", 0)) as backend,
         socket.create_server(("127.0.0.1", 0)) as checked,
@@ -106,7 +166,11 @@ def test_no_child_imports_anything_whatever_it_does(tmp_path: Path) -> None:
         config = tmp_path / "lbproc.toml"
         numbers = {"port": port, "admin": admin, "backend": backend.getsockname()[1]}
         numbers |= {"checked": checked.getsockname()[1], "refusing": free_port()}
-        config.write_text(CONFIG.format(directory=tmp_path, ca=TLS / "ca.pem", **numbers))
+        secure = numbers["secure"] = free_port()
+        secure_tls = SECURE_TLS.format(directory=tmp_path)
+        config.write_text(
+            CONFIG.format(directory=tmp_path, ca=TLS / "ca.pem", secure_tls=secure_tls, **numbers)
+        )
         command = [sys.executable, "-m", "tests.supervisor.watched_run", str(config), str(imports)]
         with subprocess.Popen(command, cwd=ROOT) as process:
             try:
@@ -124,6 +188,12 @@ def test_no_child_imports_anything_whatever_it_does(tmp_path: Path) -> None:
                 backend.close()
                 for request in REQUESTS:
                     assert exchange(port, request)
+                    assert exchange(secure, request, is_secure=True)
+                assert exchange(secure, REQUESTS[0], is_secure=True, client=clients.good)
+                assert not exchange(secure, REQUESTS[0], is_secure=True, client=clients.bad)
+                wait_for(lambda: "client: it cannot be read" in error_log.read_text(), "a refused client")
+                assert exchange(secure, REQUESTS[0])  # which is told so in clear
+                assert exchange(secure, b"\x16\x03\x01\xff\xffnonsense").startswith((ALERT, b"\x15\x03"))
                 get = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                 assert b" 401 " in exchange(admin, get + b"\r\n")
                 assert b" 200 " in exchange(admin, get + b"Authorization: Bearer hush\r\n\r\n")
@@ -140,3 +210,42 @@ def test_no_child_imports_anything_whatever_it_does(tmp_path: Path) -> None:
             finally:
                 process.kill()
     assert imports.read_text().split() == []
+
+
+def test_a_reload_that_first_asks_for_client_certificates_brings_what_reads_them(tmp_path: Path) -> None:
+    imports, error_log, config = tmp_path / "imports", tmp_path / "error.log", tmp_path / "lbproc.toml"
+    clients = Clients(tmp_path)
+    numbers = {"secure": free_port(), "backend": free_port()}
+    secure = numbers["secure"]
+    config.write_text(PLAIN.format(directory=tmp_path, **numbers))
+    command = [sys.executable, "-m", "tests.supervisor.watched_run", str(config), str(imports)]
+
+    def workers() -> list[str]:
+        return re.findall(r" worker_ready .*pid=(\d+)", error_log.read_text() if error_log.exists() else "")
+
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            wait_for(lambda: " ready workers=" in error_log.read_text() if workers() else False, "readiness")
+            assert exchange(secure, REQUESTS[0]).startswith(b"HTTP/1.1 50")
+            assert imports.read_text().split() == []
+            with config.open("a") as file:
+                file.write(SECURE_TLS.format(directory=tmp_path))
+            process.send_signal(signal.SIGHUP)
+            wait_for(lambda: " reloaded " in error_log.read_text(), "the reload")
+            prepared = imports.read_text().split()
+            assert "cryptography.x509" in prepared
+            assert exchange(secure, REQUESTS[0], is_secure=True, client=clients.good).startswith(
+                b"HTTP/1.1 50"
+            )
+            assert not exchange(secure, REQUESTS[0], is_secure=True, client=clients.bad)
+            os.kill(int(workers()[-1]), signal.SIGKILL)
+            wait_for(lambda: len(workers()) > 1, "another worker")
+            assert exchange(secure, REQUESTS[0], is_secure=True, client=clients.good).startswith(
+                b"HTTP/1.1 50"
+            )
+            assert not exchange(secure, REQUESTS[0], is_secure=True, client=clients.bad)
+            assert imports.read_text().split() == prepared
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from lbproc.config.model import Config
 from lbproc.errors import ControlError, StartError
 from lbproc.supervisor.loader import LoadedConfig, Loader
 from lbproc.telemetry.log import ErrorLog, open_error_log
+from tests.descriptors import open_descriptors, opened_since
 
 OLD = """
 [listeners.web]
@@ -45,29 +45,19 @@ def file(tmp_path: Path) -> Path:
 def loading(
     file: Path, log: ErrorLog, adapt: Callable[[Config], Config] = lambda config: config
 ) -> Iterator[Loader]:
-    before = descriptors()
+    before = open_descriptors()
     loader = Loader(file, {"TOKEN": "swordfish"}, load_config_of(OLD, file), adapt, lambda: None, log)
     yield loader
     loader.close()
     loader.close()
     os.wait()
-    assert descriptors() <= before
+    assert opened_since(before) == []
 
 
 def load_config_of(text: str, file: Path) -> Config:
     path = file.with_name("old.toml")
     path.write_text(text)
     return load_config(path, {})
-
-
-def descriptors() -> set[tuple[str, str]]:
-    """Number and target of each. What earlier tests left may be closed meanwhile; nothing may be added."""
-    gc.collect()
-    found = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # the one of the listing itself
-            found.add((entry.name, str(entry.readlink())))
-    return found
 
 
 def outcome(loader: Loader) -> LoadedConfig:
@@ -161,9 +151,9 @@ def test_without_descriptors_or_processes_it_is_an_error(
     def no_fork() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    before = descriptors()
+    before = open_descriptors()
     config = load_config_of(OLD, file)
     monkeypatch.setattr(os, "fork", no_fork)
     with pytest.raises(StartError, match="Resource temporarily unavailable"):
         Loader(file, {}, config, lambda config: config, lambda: None, log)
-    assert descriptors() <= before
+    assert opened_since(before) == []

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -20,128 +19,36 @@ from typing import Any
 
 import pytest
 
-from lbproc.boot import WorkerBoot
 from lbproc.controller import run_controller
-from lbproc.core import reload as reload_limits
 from lbproc.core.control.messages import Reply, StopRequest
+from lbproc.shm.layout import Capacities
+from lbproc.supervisor import start
 from lbproc.supervisor.belongings import Entries
-from lbproc.worker import run_worker
+from tests.supervisor.looking import (
+    CHANGES,
+    NEW,
+    Snapshot,
+    addresses,
+    assert_soon,
+    backends,
+    connect,
+    counts,
+    descriptors,
+    generations,
+    links,
+    pids,
+    refused,
+    run_worker_beside_a_small_one,
+    slots,
+)
 from tests.supervisor.running import (
-    PATIENCE,
     RunningSupervisor,
     free_port,
     is_gone,
-    run_small_worker,
     wait_for,
 )
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def _shorter_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For supervisors that are forked from here."""
-    monkeypatch.setattr(reload_limits, "BIND_WITHIN", 1.0)
-    monkeypatch.setattr(reload_limits, "PREPARE_WITHIN", 1.0)
-    monkeypatch.setattr(reload_limits, "FOLLOW_WITHIN", 1.0)
-
-
-def links(pid: int) -> list[str]:
-    try:
-        return sorted(str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir())
-    except FileNotFoundError:  # closed, or the process has ended, while we look
-        return []
-
-
-def pids(running: RunningSupervisor) -> set[int]:
-    return set(running.descendants())
-
-
-def control_connections(running: RunningSupervisor) -> set[str]:
-    """Of clients who may have left a moment ago."""
-    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
-    return {f"socket:[{row[6]}]" for row in rows if row[-1] == str(running.control) and row[5] == "03"}
-
-
-def descriptors(running: RunningSupervisor) -> dict[int, list[str]]:
-    """Of all processes, once no helper of a reload is left, and nobody is connected any more."""
-    looks: list[dict[int, list[str]]] = []
-
-    def settled() -> dict[int, list[str]] | None:
-        running.say("who")
-        passing = control_connections(running)
-        look = {pid: links(pid) for pid in (running.pid, *running.descendants())}
-        passing |= control_connections(running)
-        looks.append({pid: [link for link in found if link not in passing] for pid, found in look.items()})
-        return looks[-1] if looks[-4:].count(looks[-1]) == 4 else None
-
-    found: dict[int, list[str]] = wait_for(settled, "descriptors that stay")
-    return found
-
-
-def counts(running: RunningSupervisor) -> list[int]:
-    return sorted(map(len, descriptors(running).values()))
-
-
-def assert_soon(look: Callable[[], object], expected: object) -> None:
-    """What is closed here is closed a moment later there."""
-    deadline = time.perf_counter() + PATIENCE / 4
-    while look() != expected and time.perf_counter() < deadline:
-        time.sleep(0.02)
-    assert look() == expected
-
-
-class Snapshot:
-    """What may not change when a reload fails."""
-
-    def __init__(self, running: RunningSupervisor) -> None:
-        self.running = running
-        self.seen = self.look()
-
-    def look(self) -> dict[str, Any]:
-        state = self.running.state()
-        return {
-            "backends": [
-                (backend["address"], backend["health"], backend["requests"])
-                for backend in state["pools"]["web"]["backends"]
-            ],
-            "config": state["config"],
-            "generation": state["generation"],
-            "workers": [(worker["slot"], worker["pid"], worker["generation"]) for worker in state["workers"]],
-            "descriptors": descriptors(self.running),
-        }
-
-    def unchanged(self) -> bool:
-        assert_soon(self.look, self.seen)
-        return True
-
-
-def backends(*addresses: str) -> dict[str, Any]:
-    return {"pools": {"web": {"backends": list(addresses)}}}
-
-
-NEW = backends("127.0.0.1:9", "127.0.0.1:10")
-CHANGES = ["pools.web.backends: removed name.test:80", "pools.web.backends: added 127.0.0.1:10"]
-
-
-def addresses(running: RunningSupervisor) -> list[str]:
-    return [backend["address"] for backend in running.state()["pools"]["web"]["backends"]]
-
-
-def generations(running: RunningSupervisor) -> set[int | None]:
-    return {worker["generation"] for worker in running.workers()}
-
-
-def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=5)
-
-
-def refused(port: int) -> bool:
-    try:
-        connect(port).close()
-    except ConnectionRefusedError:
-        return True
-    return False
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_limits")]
 
 
 def say(port: int, line: str) -> str:
@@ -161,6 +68,7 @@ def test_a_reload_changes_everybody_in_place(tmp_path: Path) -> None:
             "generation": 2,
             "config": str(running.file),
             "changes": CHANGES,
+            "warnings": [],
         }
         state = running.state()
         assert state["generation"] == 2
@@ -370,10 +278,6 @@ def test_an_address_that_stays_in_use_is_a_refusal(tmp_path: Path) -> None:
         assert before.unchanged()
 
 
-def run_worker_beside_a_small_one(trouble: Path, boot: WorkerBoot) -> int:
-    return run_small_worker(trouble, boot) if boot.slot else run_worker(boot)
-
-
 def test_a_real_worker_forgets_what_it_had_prepared_when_another_refuses(tmp_path: Path) -> None:
     running = RunningSupervisor(tmp_path, real=True)
     running.entries = Entries(partial(run_worker_beside_a_small_one, tmp_path), run_controller)
@@ -559,10 +463,6 @@ def steady_clients(running: RunningSupervisor) -> Iterator[list[str]]:
             client.result()
 
 
-def slots(running: RunningSupervisor) -> list[tuple[int, str]]:
-    return [(worker["slot"], worker["state"]) for worker in running.workers()]
-
-
 def test_workers_come_and_go_and_every_client_is_answered(tmp_path: Path) -> None:
     with RunningSupervisor(tmp_path) as running:
         before = len(descriptors(running)[running.pid])
@@ -667,3 +567,23 @@ def test_many_reloads_leave_nothing_behind(tmp_path: Path) -> None:
             wait_for(done, "room for three more")
         assert running.state()["generation"] == 9
         assert_soon(lambda: descriptors(running), before)
+
+
+def test_more_pools_than_the_table_has_room_for_come_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "Capacities", partial(Capacities, pools=4))
+    with RunningSupervisor(tmp_path, workers=1) as running:
+        before = ["web"]
+        for round_ in range(3):
+            names = [f"{letter}{round_}" for letter in "ab"]
+            pools = {name: {"backends": ["127.0.0.1:9"]} for name in names}
+            running.rewrite(listeners={"web": {"pool": names[0]}}, pools={**dict.fromkeys(before), **pools})
+            # places become free with the next tick
+            wait_for(lambda: running.reload().ok, "room for two more")
+            assert sorted(running.state()["pools"]) == names
+            before = names
+        running.rewrite(pools={name: {"backends": ["127.0.0.1:9"]} for name in "cde"})
+        reply = running.reload()
+        assert not reply.ok
+        assert "room for 4 pools" in str(reply.body)

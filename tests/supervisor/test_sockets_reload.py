@@ -151,6 +151,43 @@ def test_who_takes_the_address_before_we_listen_there_is_a_refusal(stack: ExitSt
     sockets.undo()
 
 
+def test_when_one_cannot_listen_nobody_has_come_to_the_others(stack: ExitStack) -> None:
+    sockets = serving(stack, 2, a=[ANY])
+    sockets.prepare(config(a=[ANY], b=[ANY, ANY]), 4)
+    first, second = sockets.lent(Slot(0))
+    second.socket.connect(("127.0.0.1", port(sockets)))  # a socket that cannot listen any more
+    with pytest.raises(StartError, match="cannot listen on"):
+        sockets.listen_next()
+    assert isinstance(first.address, TcpAddress)
+    with pytest.raises(TimeoutError):
+        connect(first.address.port)
+    shares = spread(sockets)
+    assert sum(shares) == 41, "none went to the new slots, which listen already"
+    sockets.undo()
+    with pytest.raises(ConnectionRefusedError):
+        connect(first.address.port)
+    assert sum(spread(sockets)) == 40
+    sockets.prepare(config(a=[ANY]), 4)
+    sockets.listen_next()
+    sockets.commit()
+    assert all(spread(sockets, 80))
+
+
+def test_a_unix_socket_that_lost_its_name_is_found_before_any_listens(
+    stack: ExitStack, tmp_path: Path
+) -> None:
+    sockets = serving(stack, 1, a=[ANY])
+    sockets.prepare(config(a=[ANY], b=[ANY, *(f"unix:{tmp_path}/{name}" for name in "xy")]), 1)
+    (tmp_path / "y").unlink()
+    with pytest.raises(StartError, match="another program began to use the path"):
+        sockets.listen_next()
+    for listener in sockets.lent(Slot(0)):
+        client = stack.enter_context(socket.socket(listener.socket.family))
+        with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+            client.connect(listener.socket.getsockname())
+    sockets.undo()
+
+
 def test_what_goes_takes_nothing_new_and_keeps_what_is_queued(stack: ExitStack, tmp_path: Path) -> None:
     sockets = serving(stack, 2, a=[ANY], b=[ANY, f"unix:{tmp_path}/b.sock"])
     _, tcp, unix = sockets.bound

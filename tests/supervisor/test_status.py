@@ -11,6 +11,8 @@ import pytest
 
 from lbproc import __version__
 from lbproc.config.model import Config
+from lbproc.config.pem_file import read_pem
+from lbproc.config.place import Surroundings
 from lbproc.core.control.membership import Membership
 from lbproc.core.supervision import PlaceState
 from lbproc.core.supervision_events import ChildId
@@ -28,9 +30,16 @@ from lbproc.shm.views import (
 from lbproc.supervisor.status import describe
 from lbproc.types import Admin, Health, Liveness, Slot
 
+TLS = Path(__file__).parents[1] / "health" / "tls"
 CONFIG = Config.model_validate(
     {
-        "listeners": {"web": {"bind": "127.0.0.1:80", "pool": "web"}},
+        "listeners": {
+            "web": {
+                "bind": "127.0.0.1:80",
+                "pool": "web",
+                "tls": {"certificates": [{"cert": "server.pem", "key": "server.key"}]},
+            }
+        },
         "pools": {
             "web": {
                 "backends": [
@@ -42,7 +51,8 @@ CONFIG = Config.model_validate(
                 "slow_start": "100s",
             },
         },
-    }
+    },
+    context=Surroundings(TLS, read_pem=read_pem),
 )
 
 
@@ -86,6 +96,7 @@ def described() -> dict[str, object]:
         membership=membership,
         reader=view.reader,
         reload={"stage": "idle", "last_refusal": None},
+        today=0.0,
     )
     table.close()
     return body
@@ -93,6 +104,9 @@ def described() -> dict[str, object]:
 
 def test_the_object(described: dict[str, object]) -> None:
     body = json.loads(json.dumps(described))
+    fingerprint, not_after = (body["certificates"][0][key] for key in ("fingerprint", "not_after"))
+    assert re.fullmatch("[0-9a-f]{64}", fingerprint)
+    assert not_after > 4e9
     first, second = body["pools"]["web"]["backends"]
     assert 28 < first.pop("ejected_seconds_left") <= 30
     for backend in (first, second):
@@ -172,6 +186,19 @@ def test_the_object(described: dict[str, object]) -> None:
                 ],
             }
         },
+        "certificates": [
+            {
+                "listener": "web",
+                "pool": None,
+                "file": str(TLS / "server.pem"),
+                "names": ["app.internal"],
+                "key_kind": "ECDSA",
+                "subject": "CN=app.internal",
+                "fingerprint": fingerprint,
+                "not_after": not_after,
+                "days_left": int(not_after // 86400),
+            }
+        ],
     }
 
 

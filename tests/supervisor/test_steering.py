@@ -28,7 +28,7 @@ from lbproc.shm.views import BackendCounter, ControllerView, Role, SupervisorVie
 from lbproc.supervisor.publishing import Publishing
 from lbproc.supervisor.steering import LOOK_EVERY, TELL_EVERY, Steering
 from lbproc.telemetry.log import open_error_log
-from lbproc.types import Admin, Health, Row, Slot
+from lbproc.types import Admin, Health, Row, Slot, parse_address
 
 A, B, C = "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"
 
@@ -85,6 +85,10 @@ class Scene:
         self.controller = ControllerView(self.table, self.view.allocate_column(None, Role.CONTROLLER))
         self.follow()
 
+    def close(self) -> None:
+        self.table.close()
+        self.log.close()
+
     def follow(self, *numbers: int) -> None:
         """These workers, or all processes, take over what is published."""
         for number in numbers or range(len(self.workers)):
@@ -129,8 +133,7 @@ class Scene:
 def scene(tmp_path: Path) -> Iterator[Scene]:
     scene = Scene(tmp_path / "error.log")
     yield scene
-    scene.table.close()
-    scene.log.close()
+    scene.close()
 
 
 def drain(wait: bool = False, timeout: float = 0.0, backend: str = "b", state: str = "drain") -> AdminRequest:
@@ -209,7 +212,7 @@ def test_without_room_nothing_changes(tmp_path: Path) -> None:
     assert "room for 2 backends" in scene.refusal(BackendAddRequest("web", {"address": C}))
     assert scene.publishing.membership.overrides.of("web").added == {}
     assert scene.published() == before
-    scene.table.close()
+    scene.close()
 
 
 def test_a_blob_without_room_changes_nothing_and_its_row_is_free_again(tmp_path: Path) -> None:
@@ -220,9 +223,9 @@ def test_a_blob_without_room_changes_nothing_and_its_row_is_free_again(tmp_path:
         request = BackendAddRequest("web", {"address": address, "name": "x" * 200})
         assert "bytes of the shared table, which has room for 256" in scene.refusal(request)
         assert scene.published() == before
-        scene.publishing.free_rows()
+        scene.publishing.free_places()
     scene.do(BackendAddRequest("web", {"address": C}))
-    scene.table.close()
+    scene.close()
 
 
 # Waiting
@@ -386,7 +389,7 @@ def test_ready_waits_until_it_takes_requests(tmp_path: Path) -> None:
     scene.do(BackendRemoveRequest("web", A, wait=False, timeout=0.0))
     scene.pass_time()
     assert gone.reply == Reply(ok=False, body=f"web/{A} is no backend any more; waiting no longer")
-    scene.table.close()
+    scene.close()
 
 
 def test_a_removal_is_over_when_nothing_is_in_flight_and_fails_when_it_is_taken_back(scene: Scene) -> None:
@@ -421,7 +424,7 @@ def test_a_row_is_anothers_only_when_nobody_can_touch_it(tmp_path: Path) -> None
     add = BackendAddRequest("web", {"address": C})
 
     def has_room() -> bool:
-        scene.publishing.free_rows()
+        scene.publishing.free_places()
         reply = scene.ask(add).reply
         assert reply is not None
         return reply.ok
@@ -439,7 +442,7 @@ def test_a_row_is_anothers_only_when_nobody_can_touch_it(tmp_path: Path) -> None
     status = reader.status(old)
     assert (status.health, status.admin) == (Health.UP, Admin.READY)
     assert reader.started_at(old)
-    scene.table.close()
+    scene.close()
 
 
 def test_one_that_comes_back_before_has_its_row_and_starts_anew(scene: Scene) -> None:
@@ -449,13 +452,175 @@ def test_one_that_comes_back_before_has_its_row_and_starts_anew(scene: Scene) ->
     scene.view.start_row(row, 5)
     scene.do(BackendRemoveRequest("web", "b", wait=False, timeout=0.0))
     scene.follow()
-    scene.publishing.free_rows()
+    scene.publishing.free_places()
     scene.do(BackendAddRequest("web", {"address": B}))
     assert scene.row(B) == row
     assert scene.workers[0].statuses([row]) == [(Health.UP, Admin.READY, False)]
     assert scene.view.reader.started_at(row) > 5
     assert scene.view.reader.in_flight(row) == 1
     scene.workers[0].release(entry)
+
+
+def changed(config: Config, **pools: tuple[str, ...]) -> Config:
+    """The configuration with other pools, by the addresses of their backends."""
+    web = config.pools["web"]
+    made = {
+        name: web.model_copy(update={"backends": tuple(
+            web.backends[0].model_copy(update={"address": parse_address(address), "name": address})
+            for address in addresses
+        )})
+        for name, addresses in pools.items()
+    }  # fmt: skip
+    return config.model_copy(update={"pools": made})
+
+
+def commit(scene: Scene, config: Config, generation: int) -> None:
+    scene.publishing.membership = scene.publishing.prepare(config, generation)
+    scene.publishing.publish()
+
+
+def test_a_row_that_somebody_waits_for_is_nobody_elses_before_he_knows(scene: Scene) -> None:
+    row = scene.row(B)
+    entry = scene.workers[0].take(row)
+    client = scene.ask(BackendRemoveRequest("web", "b", wait=True, timeout=0.0))
+    scene.follow()
+    scene.pass_time()
+    scene.workers[0].release(entry)
+    scene.publishing.free_places(scene.steering.awaited())
+    scene.do(BackendAddRequest("web", {"address": C}))
+    assert scene.row(C) != row
+    entry = scene.workers[0].take(scene.row(C))
+    scene.follow()
+    scene.pass_time()
+    assert client.reply is not None
+    scene.workers[0].release(entry)
+    scene.publishing.free_places(scene.steering.awaited())
+    scene.do(BackendAddRequest("web", {"address": "10.0.0.4:80"}))
+    assert scene.row("10.0.0.4:80") == row
+
+
+def test_a_backend_that_left_and_is_prepared_again_keeps_its_row_until_that_is_decided(
+    scene: Scene,
+) -> None:
+    row, config = scene.row(B), scene.config
+    commit(scene, changed(config, web=(A,)), 2)
+    prepared = scene.publishing.prepare(config, 3)
+    scene.follow()
+    scene.publishing.free_places()
+    scene.do(BackendAddRequest("web", {"address": C}))
+    assert scene.row(C) != row
+    assert prepared.rows()["web", B] == row
+    scene.publishing.discard(prepared)
+    scene.publishing.free_places()
+    assert scene.view.reader.find_rows([("web", B)]), "the controller may still check it"
+    scene.follow()
+    scene.publishing.free_places()
+    assert not scene.view.reader.find_rows([("web", B)])
+
+
+def test_a_backend_that_was_taken_out_is_checked_in_a_reload_by_its_own_row(scene: Scene) -> None:
+    """The controller looks for the backends of the file, and knows nothing of what operators took out."""
+    scene.do(BackendRemoveRequest("web", "b", wait=False, timeout=0.0))
+    scene.follow()
+    prepared = scene.publishing.prepare(scene.config, 2)
+    assert ("web", B) not in prepared.rows()
+    scene.publishing.free_places()
+    assert scene.view.reader.find_rows([("web", B)])
+    scene.publishing.membership = prepared
+    scene.publishing.publish()
+    scene.publishing.free_places()
+    assert scene.view.reader.find_rows([("web", B)])
+    scene.follow()
+    scene.publishing.free_places()
+    assert not scene.view.reader.find_rows([("web", B)])
+
+
+def test_a_preparation_that_came_to_nothing_is_said_to_be_over(scene: Scene) -> None:
+    same = scene.publishing.prepare(scene.config, 2)
+    scene.publishing.discard(same)
+    assert scene.controller.abandoned() == 0, "there was nothing to try"
+    epoch = scene.controller.membership_epoch()
+    other = scene.publishing.prepare(changed(scene.config, web=(A, C)), 3)
+    scene.publishing.discard(other)
+    scene.publishing.discard(other)
+    assert scene.controller.abandoned() == 3
+    assert scene.controller.membership_epoch() != epoch
+
+
+# Pools
+
+
+def test_words_of_a_pool_are_anothers_when_all_follow_and_nobody_keeps_them(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "error.log", rows=8)
+    view, config = scene.view, scene.config
+    row, web = scene.row(B), view.ensure_pool("web")
+    commit(scene, changed(config, api=(C,), x=(C,), y=(C,)), 2)
+    more = changed(config, api=(C,), new=(A,))
+
+    def has_room() -> bool:
+        scene.publishing.free_places()
+        try:
+            scene.publishing.discard(scene.publishing.prepare(more, 3))
+        except CapacityError:
+            return False
+        return True
+
+    assert not has_room()
+    scene.follow(0)
+    assert not has_room()
+    entry = scene.workers[0].keep_pool(web)
+    scene.follow()
+    assert not has_room()
+    assert view.reader.find_rows([("web", B)]) == {("web", B): row}, "its rows are kept with it"
+    scene.workers[0].release(entry)
+    assert has_room()
+    assert view.ensure_pool("new") == web
+    assert not view.reader.find_rows([("web", B)])
+    scene.table.close()
+    scene.log.close()
+
+
+def test_a_pool_that_comes_back_before_has_its_words_and_rows(scene: Scene) -> None:
+    row, web = scene.row(B), scene.view.ensure_pool("web")
+    scene.workers[0].ticket(web)
+    commit(scene, changed(scene.config, api=(C,)), 2)
+    entry = scene.workers[0].keep_pool(web)
+    scene.follow()
+    scene.publishing.free_places()
+    commit(scene, scene.config, 3)
+    scene.follow()
+    scene.workers[0].release(entry)
+    scene.publishing.free_places()
+    assert scene.view.ensure_pool("web") == web
+    assert scene.row(B) == row
+    assert scene.workers[0].ticket(web) == 1
+
+
+def test_more_pools_come_and_go_than_there_is_room_for(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "error.log", rows=8)
+    for generation in range(2, 12):
+        commit(scene, changed(scene.config, **{f"pool{generation}": (A, B)}), generation)
+        scene.follow()
+        discarded = scene.publishing.prepare(changed(scene.config, never=(A,)), 90 + generation)
+        scene.publishing.discard(discarded)
+        scene.follow()
+        scene.publishing.free_places()
+    assert set(scene.publishing.membership.tickets()) == {"pool11"}
+    scene.table.close()
+    scene.log.close()
+
+
+def test_addresses_of_names_that_do_not_fit_are_not_taken_over(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "error.log", {"backends": ["name.test:80"]}, room=256)
+    few = ["10.1.0.1:80", "10.1.0.2:80"]
+    scene.publishing.resolve({"name.test:80": few})
+    scene.publishing.resolve({"name.test:80": [f"10.1.0.{number}:80" for number in range(60)]})
+    _, blob = scene.workers[0].read_membership()
+    assert msgpack.unpackb(blob)["pools"]["web"]["backends"][0][6] == few
+    assert scene.publishing.membership.encode() == blob
+    scene.log.close()
+    assert "capacity_reached" in scene.log_path.read_text()
+    scene.table.close()
 
 
 def test_what_was_prepared_and_discarded_gives_its_rows_back(tmp_path: Path) -> None:
@@ -467,15 +632,15 @@ def test_what_was_prepared_and_discarded_gives_its_rows_back(tmp_path: Path) -> 
         )})}}
     )  # fmt: skip
     for generation in range(2, 6):
-        prepared = scene.publishing.membership.prepare(wished, generation)
+        prepared = scene.publishing.prepare(wished, generation)
         scene.publishing.check(prepared)
         scene.publishing.discard(prepared)
-        scene.publishing.free_rows()
+        scene.publishing.free_places()
     assert "room for 3" in scene.refusal(BackendAddRequest("web", {"address": "10.0.0.9:80"}))
     scene.follow()
-    scene.publishing.free_rows()
+    scene.publishing.free_places()
     scene.do(BackendAddRequest("web", {"address": "10.0.0.9:80"}))
-    scene.table.close()
+    scene.close()
 
 
 def test_a_reload_for_which_the_table_has_no_room_takes_nothing_of_it(tmp_path: Path) -> None:
@@ -496,5 +661,4 @@ def test_a_reload_for_which_the_table_has_no_room_takes_nothing_of_it(tmp_path: 
     # of a full table, everything that has a place can be prepared again
     again = scene.publishing.prepare(scene.config, 2)
     assert again.rows() == scene.publishing.membership.rows()
-    scene.table.close()
-    scene.log.close()
+    scene.close()

@@ -120,3 +120,13 @@ def test_a_long_line_keeps_the_beginnings_of_its_texts() -> None:
     assert found[3].startswith(b"GET /\\xFF")
     assert found[6] == b"r" * 700
     assert found[7] == b"a" * 700
+
+
+def test_what_was_relayed_has_neither_a_request_nor_a_status() -> None:
+    caller = render_combined_caller("192.0.2.7")
+    assert (
+        render_combined_entry(
+            time=TIME, caller=caller, asked=COMBINED_NOT_UNDERSTOOD, status=None, bytes_out=7
+        )
+        == b'192.0.2.7 - - [01/Jul/2026:12:30:00 +0000] "-" - 7 "-" "-"\n'
+    )

@@ -170,3 +170,7 @@ def test_whatever_the_values_the_line_is_short_json(
     if "truncated" not in members:
         assert {key: members[key] for key in keys} == given_names
         assert members["target"] == (None if target is None else target.decode("latin-1"))
+
+
+def test_what_was_relayed_has_no_status() -> None:
+    assert entry(status=None)["status"] is None

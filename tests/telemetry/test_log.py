@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,10 @@ def now() -> Now:
 
 
 @pytest.fixture
-def log(path: Path, now: Now) -> ErrorLog:
-    return ErrorLog(Sink(path), Level.INFO, "supervisor", UtcClock(now))
+def log(path: Path, now: Now) -> Iterator[ErrorLog]:
+    log = ErrorLog(Sink(path), Level.INFO, "supervisor", UtcClock(now))
+    yield log
+    log.close()
 
 
 def test_a_line_has_time_level_process_event_and_fields(log: ErrorLog, path: Path) -> None:
@@ -150,6 +153,7 @@ def test_a_failed_reopening_is_told_in_the_old_file(tmp_path: Path) -> None:
     assert not log.reopen()
     told = f'supervisor log_reopen_failed path={folder / "log"} reason="No such file or directory"\n'
     assert (tmp_path / "moved" / "log").read_text().endswith(told)
+    log.close()
 
 
 def test_it_goes_on_elsewhere_at_another_level(tmp_path: Path) -> None:

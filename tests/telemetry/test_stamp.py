@@ -23,3 +23,7 @@ def test_the_calendar_part_follows_the_seconds() -> None:
 
 def test_without_a_reader_the_clock_is_the_real_one() -> None:
     assert UtcClock().stamp() > "2026-01-01T00:00:00.000Z"
+
+
+def test_dates_are_judged_by_the_same_clock() -> None:
+    assert UtcClock(lambda: NOON + 500_000_000).seconds() == 1_782_907_200.5

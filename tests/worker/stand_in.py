@@ -136,6 +136,9 @@ class StandIn:
         self.log = open_error_log(directory / "error.log", "info", "worker-0")
         self.heard: list[Message] = []
         self.status: int | None = None
+        self.removed: dict[int, str] = {}
+        """Addresses that went before the worker is born, and the names that their listeners had."""
+        self.former: Config | None = None
         self._news = trio.Event()
 
     def bind(self, name: str) -> int:
@@ -172,6 +175,11 @@ class StandIn:
                 self.log,
                 Sink(self.directory / "access.log"),
                 1,
+                removed=tuple(
+                    InheritedListener(key, name, bound_address(self.sockets[key]), self._copy(key), False)
+                    for key, name in self.removed.items()
+                ),
+                former=self.former,
             )
         )
         return self.worker

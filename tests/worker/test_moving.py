@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
+from lbproc.config.model import Config
 from lbproc.config.sealed import open_memory
 from lbproc.core.control.messages import (
     Adopt,
+    Disown,
     Drained,
     DrainSlot,
     Follow,
@@ -27,10 +30,13 @@ from lbproc.net.listeners import refuse_new
 from lbproc.shm.views import WorkerCounter
 from lbproc.telemetry.sink import Sink
 from lbproc.types import Slot
+from tests.descriptors import open_descriptors, opened_since
 from tests.worker.stand_in import Backend, StandIn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
 
 
 class Scene(StandIn):
@@ -46,9 +52,6 @@ class Scene(StandIn):
             "listeners": {name: {"bind": "127.0.0.1:0", "pool": name} for name in listeners},
             "pools": {name: {"backends": [backend.address]} for name, backend in listeners.items()},
         }
-
-    def descriptors(self) -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -152,13 +155,13 @@ async def test_an_address_changes_its_listener(scene: Scene) -> None:
 
 async def test_what_cannot_be_read_is_refused_and_changes_nothing(scene: Scene) -> None:
     async with scene.running():
-        before = scene.descriptors()
+        before = open_descriptors()
         answer = await scene.prepare(
             scene.table_of(web=scene.b, new=scene.b), new=["new"], memory=open_memory()
         )
         assert answer == Refused(2, "the new configuration is not sealed")
         scene.sockets.pop(scene.key_of("new")).close()
-        assert scene.descriptors() == before
+        assert opened_since(before) == []
         assert await scene.get(scene.key_of("web")) == b"a"
 
 
@@ -169,13 +172,26 @@ async def test_what_cannot_be_built_is_refused(scene: Scene, monkeypatch: pytest
     assert "reload_crashed" in (scene.directory / "error.log").read_text()
 
 
+async def test_a_defect_at_the_move_is_told_and_leaves_the_worker_as_it_was(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene.running():
+        web = scene.key_of("web")
+        await scene.prepare(scene.table_of(web=scene.b))
+        monkeypatch.setattr("lbproc.proxy.runtime.Runtime.succeed", _explode)
+        scene.commit()
+        assert await scene.get(web) == b"a"  # the supervisor replaces who does not follow
+        assert not [message for message in scene.heard if isinstance(message, Following)]
+    assert "reload_crashed" in (scene.directory / "error.log").read_text()
+
+
 def _explode(*_: object) -> None:
     raise RuntimeError("a defect")
 
 
 async def test_what_is_abandoned_is_closed_and_never_followed(scene: Scene) -> None:
     async with scene.running():
-        before = scene.descriptors()
+        before = open_descriptors()
         await scene.prepare(scene.table_of(web=scene.b, new=scene.b), new=["new"], slots=4)
         scene.abandon()
         scene.channel.send(Follow(2))
@@ -183,7 +199,7 @@ async def test_what_is_abandoned_is_closed_and_never_followed(scene: Scene) -> N
         scene.sockets.pop(key).close()
         del scene.names[key]
         assert isinstance(await scene.prepare(scene.table_of(web=scene.b), memory=open_memory()), Refused)
-        assert scene.descriptors() == before
+        assert opened_since(before) == []
         assert await scene.get(scene.key_of("web")) == b"a"
         await scene.reload(scene.table_of(web=scene.c))
         assert await scene.get(scene.key_of("web")) == b"c"
@@ -264,6 +280,79 @@ async def test_an_adopted_slot_is_drained_and_given_up(scene: Scene) -> None:
         assert await scene.get(web) == b"a", "its own slot goes on"
         scene.channel.send(DrainSlot(1))
         assert await scene.hear(Drained) == Drained(1), "nothing is left there"
+
+
+async def test_who_is_born_after_the_reload_serves_what_is_queued_at_addresses_that_went(
+    scene: Scene,
+) -> None:
+    same, gone, old = scene.bind("web"), scene.bind("gone"), scene.bind("old")
+    keys = {key: scene.names.pop(key) for key in (same, gone, old)}
+    scene.removed = keys
+    pools = scene.table_of(web=scene.a, gone=scene.b)["pools"]
+    old_listeners = {
+        "gone": {"bind": "127.0.0.1:0", "pool": "gone"},
+        "old": {"bind": "127.0.0.1:0", "pool": "web"},
+    }
+    scene.former = Config.model_validate({"pools": pools, "listeners": old_listeners})
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(scene.client(key)) for key in keys]
+        for client in clients:
+            await client.send()
+            refuse_new(scene.sockets[list(keys)[clients.index(client)]])
+        async with scene.running():
+            answers = [await client.receive() for client in clients]
+            statuses = [head.split()[1] for head, _ in answers]
+            assert statuses == [b"200", b"503", b"200"], "of a pool that is gone nobody can answer"
+            assert [b"Connection: close" in head for head, _ in answers] == [False, True, True]
+            for client in clients[1:]:
+                assert await client.stream.receive_some() == b""
+            assert await scene.get(scene.key_of("web")) == b"a"
+            column = scene.view.reader.column(scene.column)
+            assert column.counters[WorkerCounter.DEFECTS] == 0
+
+
+@pytest.mark.slow
+async def test_an_address_that_went_is_finished_also_when_its_slot_is_given_back(scene: Scene) -> None:
+    web = scene.key_of("web")
+    async with scene.running():
+        await scene.reload(scene.table_of(other=scene.b), new=["other"])
+        # Of a sibling's slot: the socket is another one of the same address, which was known here.
+        sock = socket.create_server(("127.0.0.1", 0))
+        with sock, socket.create_connection(sock.getsockname()) as queued:
+            refuse_new(sock)
+            inbox = scene.inboxes[Slot(1)][0]
+            scene.channel.send(
+                Adopt(1, ((web, "web", "127.0.0.1:1"),), inbox=True), [sock.fileno(), inbox.fileno()]
+            )
+            scene.channel.send(Disown(1))
+            queued.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            queued.setblocking(False)
+            received = b""
+            with trio.fail_after(5):
+                client = trio.socket.from_stdlib_socket(queued)
+                while octets := await client.recv(1000):
+                    received += octets
+            assert received.endswith(b"\r\n\r\na")
+
+
+async def test_a_retired_worker_leaves_a_shared_socket_to_its_siblings_at_once(
+    scene: Scene, tmp_path: Path, mock_clock: MockClock
+) -> None:
+    """The clock stands still: whoever waits until no client comes any more waits for ever."""
+    shared = socket.socket(socket.AF_UNIX)
+    shared.bind(str(tmp_path / "web.sock"))
+    shared.listen()
+    key = scene.key_of("web")
+    scene.sockets.pop(key).close()
+    scene.sockets[key] = shared
+    async with scene.running():
+        scene.channel.send(Stop(now=False, retires=True))
+        assert await scene.hear(Drained) == Drained(0)
+        with socket.socket(socket.AF_UNIX) as late:
+            late.connect(str(tmp_path / "web.sock"))
+            shared.setblocking(False)
+            with shared.accept()[0]:
+                pass
 
 
 @pytest.mark.slow

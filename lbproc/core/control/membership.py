@@ -179,6 +179,10 @@ class Membership:
         """The rows of all backends, by pool and address."""
         return {(pool, member.address): self.row(pool, member) for pool, member in self._all()}
 
+    def tickets(self) -> dict[str, int]:
+        """The index of each pool's ticket."""
+        return dict(self._tickets)
+
     def all_members(self) -> dict[tuple[str, str], Member]:
         """All backends that are in force, by pool and address."""
         return {(pool, member.address): member for pool, member in self._all()}
@@ -187,21 +191,24 @@ class Membership:
         """How many backends there are."""
         return sum(1 for _ in self._all())
 
-    def resolve(self, addresses: Mapping[str, list[str]]) -> bool:
-        """Takes over what host names stand for; returns whether anything changed.
+    def resolve(self, addresses: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """Takes over what host names stand for; returns what those that changed stood for until now.
 
         The same addresses in another order are no change: name servers rotate them, and the order of the
         first answer is as good. What is not an address and port, and names that belong to no backend, are
         left out.
         """
-        changed = False
+        before = {}
         for name, found in addresses.items():
             known = self._resolved.get(name)
             usable = list(dict.fromkeys(text for text in found if _is_usable(text)))
             if known is not None and usable and set(usable) != set(known):
-                self._resolved[name] = usable
-                changed = True
-        return changed
+                before[name], self._resolved[name] = known, usable
+        return before
+
+    def put_back(self, before: Mapping[str, list[str]]) -> None:
+        """Undoes a `resolve`, by what it has returned."""
+        self._resolved.update(before)
 
     def resolved(self, member: Member) -> list[str]:
         """Where a backend is: what its name stands for, or its address."""

@@ -39,8 +39,12 @@ class Body(Protocol):
                 502 or cut.
         """
 
-    def at_eof(self) -> bool:
-        """Says that the peer has closed. True: the body is complete; False: it was cut short."""
+    def at_eof(self, *, is_truncated: bool = False) -> bool:
+        """Says that the peer has closed. True: the body is complete; False: it was cut short.
+
+        Args:
+            is_truncated: somebody else may have closed in the peer's place.
+        """
 
 
 class NoBody:
@@ -56,7 +60,7 @@ class NoBody:
         """Everything is excess."""
         return data[:0], bytes(data)
 
-    def at_eof(self) -> bool:
+    def at_eof(self, *, is_truncated: bool = False) -> bool:
         """Nothing is missing."""
         return True
 
@@ -83,7 +87,7 @@ class LengthBody:
             return data, b""
         return data[:missing], bytes(data[missing:])
 
-    def at_eof(self) -> bool:
+    def at_eof(self, *, is_truncated: bool = False) -> bool:
         """Cut short unless complete."""
         return self.complete
 
@@ -114,7 +118,7 @@ class ChunkedBody:
         """Size lines read so far."""
         return self._scanner.lines
 
-    def at_eof(self) -> bool:
+    def at_eof(self, *, is_truncated: bool = False) -> bool:
         """Cut short unless complete."""
         return self.complete
 
@@ -140,7 +144,7 @@ class DechunkedBody:
         """Size lines read so far."""
         return self._scanner.lines
 
-    def at_eof(self) -> bool:
+    def at_eof(self, *, is_truncated: bool = False) -> bool:
         """Cut short unless complete."""
         return self.complete
 
@@ -158,10 +162,10 @@ class UntilCloseBody:
         """Takes everything."""
         return data, b""
 
-    def at_eof(self) -> bool:
-        """This is how it ends."""
-        self.complete = True
-        return True
+    def at_eof(self, *, is_truncated: bool = False) -> bool:
+        """This is how it ends, if it is the backend that ends it (RFC 9112 section 9.8)."""
+        self.complete = not is_truncated
+        return self.complete
 
 
 def make_request_body(framing: Framing, max_body_size: int) -> Body:

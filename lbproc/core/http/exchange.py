@@ -38,6 +38,11 @@ class Fault(Enum):
     CONNECT_TIMEOUT = (504, "connection_timeout", "the backend did not accept the connection in time")
     CONNECT_UNREACHABLE = (502, "destination_ip_unroutable", "the backend cannot be reached")
     CONNECT_FAILED = (502, "destination_unavailable", "the connection to the backend failed")
+    TLS_TIMEOUT = (504, "connection_timeout", "the TLS handshake with the backend was not over in time")
+    TLS_ENDED = (502, "connection_terminated", "the backend closed the connection during the TLS handshake")
+    TLS_PROTOCOL = (502, "tls_protocol_error", "there is no TLS connection to the backend")
+    TLS_CERTIFICATE = (502, "tls_certificate_error", "the certificate of the backend is not right")
+    TLS_ALERT = (502, "tls_alert_received", "the backend refused the TLS connection")
     BACKEND_LOST = (502, "connection_terminated", "the backend closed the connection before it answered")
     BACKEND_DOWN = (502, "destination_unavailable", "the backend was taken out of use before it answered")
     BACKEND_STALLED = (504, "connection_write_timeout", "the backend stopped reading the request")
@@ -52,6 +57,7 @@ class Fault(Enum):
     OUT_OF_PLACES = (503, "proxy_internal_error", "this server has as many requests under way as it can")
     NO_BACKEND = (503, "destination_unavailable", "no backend is available")
     ALL_FULL = (503, "connection_limit_reached", "every backend is at its limit")
+    MISDIRECTED = (421, "http_request_error", "this connection is for other hosts")
     NO_ROUTE = (404, "destination_not_found", "no route matches the request")
     CLIENT_GONE = (499, "", "the client left before the response was complete")
     CLIENT_STALLED = (499, "", "the client stopped reading the response")
@@ -66,15 +72,33 @@ class Fault(Enum):
         """The RFC 9209 error type, and the ``cause`` of the access log."""
         return self.value[1] or self.name.lower()
 
-    def reply(self) -> Reply:
-        """The answer to the client. Overload tells it when to come back (RFC 9110 section 10.2.3)."""
+    def reply(self, detail: str = "") -> Reply:
+        """The answer to the client. Overload tells it when to come back (RFC 9110 section 10.2.3).
+
+        Args:
+            detail: what is known beyond that.
+        """
         status, cause, words = self.value
+        if detail:
+            words = f"{words}: {detail}"
         return Reply(status, cause, words, retry_after=1 if status == 503 else None)
 
 
 CONNECT_FAULTS = frozenset(
-    {Fault.CONNECT_REFUSED, Fault.CONNECT_TIMEOUT, Fault.CONNECT_UNREACHABLE, Fault.CONNECT_FAILED}
+    {
+        Fault.CONNECT_REFUSED,
+        Fault.CONNECT_TIMEOUT,
+        Fault.CONNECT_UNREACHABLE,
+        Fault.CONNECT_FAILED,
+        Fault.TLS_TIMEOUT,
+        Fault.TLS_ENDED,
+        Fault.TLS_PROTOCOL,
+        Fault.TLS_CERTIFICATE,
+        Fault.TLS_ALERT,
+    }
 )
+"""There is no connection, so nothing was sent."""
+
 _UNSENT_FAULTS = frozenset({Fault.BACKEND_LOST, Fault.BACKEND_DOWN})
 """What may end a connection that stands before anything was sent."""
 

@@ -23,6 +23,9 @@ FORWARDING_NAMES = frozenset({
 })  # fmt: skip
 """What tells a backend where a request came from; ``is_forwarding_name`` adds every ``x-forwarded-`` name."""
 
+CERTIFICATE_NAMES = frozenset({b"x-client-cert-subject", b"x-client-cert-san", b"x-client-cert-fingerprint"})
+"""What tells a backend of the client's certificate. Nobody else's word on it is passed on, trusted or not."""
+
 AUTHORIZATION_NAMES = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
 
 HOP_BY_HOP_NAMES = frozenset({
@@ -41,8 +44,8 @@ _TOKENS: Memo[frozenset[bytes]] = Memo(256, 128)
 
 
 def is_forwarding_name(name: bytes) -> bool:
-    """Whether a lower-case name belongs to the forwarding headers."""
-    return name in FORWARDING_NAMES or name.startswith(b"x-forwarded-")
+    """Whether a lower-case name belongs to the headers that say who asks."""
+    return name in FORWARDING_NAMES or name in CERTIFICATE_NAMES or name.startswith(b"x-forwarded-")
 
 
 def without_underscores(name: bytes) -> bytes:

@@ -10,7 +10,14 @@ from __future__ import annotations
 from lbproc.core.http.forwarding import Forwarding, keeps_trace
 from lbproc.core.http.framing import Framing, FramingKind
 from lbproc.core.http.head import RequestHead, ResponseHead
-from lbproc.core.http.headers import FORWARDING_NAMES, FRAMING_NAMES, HOP_BY_HOP_NAMES, HeaderFields
+from lbproc.core.http.headers import (
+    CERTIFICATE_NAMES,
+    FORWARDING_NAMES,
+    FRAMING_NAMES,
+    HOP_BY_HOP_NAMES,
+    HeaderFields,
+)
+from lbproc.core.tls.certificate import ClientCertificate
 
 _VIA_10 = b"Via: 1.0 lbproc\r\n"
 _VIA_11 = b"Via: 1.1 lbproc\r\n"
@@ -19,7 +26,9 @@ _NAMES_NO_FIELD = frozenset({b"keep-alive", b"te", b"upgrade"})
 """Options of ``Connection`` for which no further field has to be dropped."""
 
 _DROPPED_FROM_RESPONSE = HOP_BY_HOP_NAMES | FRAMING_NAMES
-_DROPPED_FROM_REQUEST = _DROPPED_FROM_RESPONSE | FORWARDING_NAMES | {b"host", b"expect", b"proxy"}
+_DROPPED_FROM_REQUEST = (
+    _DROPPED_FROM_RESPONSE | FORWARDING_NAMES | CERTIFICATE_NAMES | {b"host", b"expect", b"proxy"}
+)
 """``Proxy`` has no meaning in HTTP, but CGI programs take it for their proxy setting."""
 _DELIMITED = frozenset({FramingKind.LENGTH, FramingKind.CHUNKED})
 _SET_HERE = frozenset(
@@ -119,6 +128,14 @@ def _kept_from_request(head: RequestHead, *, trusted: bool) -> list[bytes]:
     if not trusted and _FORWARDED in b"\n".join(lines).lower():  # rarely: one look instead of one a line
         return [line for line in lines if line[: len(_FORWARDED)].lower() != _FORWARDED]
     return lines
+
+
+def render_certificate(certificate: ClientCertificate) -> bytes:
+    """What the backend learns of the certificate that the client has shown and that was verified."""
+    lines = f"X-Client-Cert-Subject: {certificate.subject}\r\n"
+    if certificate.names:
+        lines += f"X-Client-Cert-San: {certificate.names}\r\n"
+    return f"{lines}X-Client-Cert-Fingerprint: {certificate.fingerprint}\r\n".encode("ascii")
 
 
 def render_forwarding(head: RequestHead, forwarded: Forwarding) -> bytes:

@@ -2,7 +2,7 @@
 
 Owns their form: status line, ``Proxy-Status`` (RFC 9209), ``Retry-After`` and a short body, JSON for clients
 that prefer it. Does not choose the status. Invariant: a reply holds no byte that a peer sent, except ids that
-were checked before.
+were checked before, and where a redirect leads.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus} | {
 _MEDIA_RANGE = re.compile(r"[ \t]*([^;, \t]+)([^,]*)")
 _QUALITY = re.compile(r";[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;|\Z)")
 _MAX_ACCEPT = 1024
+_HTTPS = 443
 _NOT_IN_STRINGS = re.compile(r"[^\x20-\x7e]")
 
 
@@ -30,21 +31,37 @@ class Reply:
     """An answer of lbproc's own.
 
     Attributes:
-        status: 400 to 599.
-        cause: the error type of RFC 9209 section 2.3.
+        status: 400 to 599, or 308.
+        cause: the error type of RFC 9209 section 2.3; "" for a redirect, which is none.
         detail: what happened, in our words.
         retry_after: seconds after which trying again makes sense, or None.
+        location: of a redirect; its host and its path have passed the grammar of a request.
     """
 
     status: int
     cause: str
     detail: str
     retry_after: int | None = None
+    location: bytes | None = None
 
     @classmethod
     def from_rejected(cls, rejected: Rejected) -> Reply:
         """The answer to a message that was refused."""
         return cls(rejected.status, rejected.cause, rejected.detail)
+
+
+def redirect_to_https(hostname: str, port: int, target: bytes) -> Reply:
+    """The answer that leads to the same place by HTTPS, with the same method (RFC 9110 section 15.4.9).
+
+    Args:
+        hostname: an IPv6 literal in its brackets; not empty.
+        port: where HTTPS is served.
+        target: of the request, in origin-form or ``*``.
+    """
+    authority = hostname if port == _HTTPS else f"{hostname}:{port}"
+    path = b"" if target == b"*" else target
+    location = b"https://%b%b" % (authority.encode("ascii"), path)
+    return Reply(308, "", "this is served by HTTPS", location=location)
 
 
 def render_reply(reply: Reply, *, accept: bytes, close: bool, head_only: bool, request_id: str) -> bytes:
@@ -58,7 +75,7 @@ def render_reply(reply: Reply, *, accept: bytes, close: bool, head_only: bool, r
         request_id: checked or made by us; b"" is left out.
     """
     reason = _REASONS.get(reply.status, "Error")
-    if prefers_json(accept):
+    if prefers_json(accept) and reply.location is None:
         media_type = "application/json"
         error = {
             "status": reply.status,
@@ -76,8 +93,11 @@ def render_reply(reply: Reply, *, accept: bytes, close: bool, head_only: bool, r
         f"Content-Type: {media_type}\r\n"
         f"Content-Length: {len(body)}\r\n"
         "Cache-Control: no-store\r\n"
-        f"Proxy-Status: lbproc; error={reply.cause}; details={_string(reply.detail)}\r\n"
     )
+    if reply.location is None:
+        head += f"Proxy-Status: lbproc; error={reply.cause}; details={_string(reply.detail)}\r\n"
+    else:
+        head += f"Location: {reply.location.decode('ascii')}\r\n"
     if request_id:
         head += f"X-Request-Id: {request_id}\r\n"
     if reply.retry_after is not None:

@@ -74,6 +74,16 @@ def test_until_close_takes_all_and_ends_with_the_connection() -> None:
     assert body.complete
 
 
+def test_until_close_is_cut_short_when_somebody_else_may_have_closed() -> None:
+    body = UntilCloseBody()
+    assert (body.at_eof(is_truncated=True), body.complete) == (False, False)
+
+
+@pytest.mark.parametrize("body", [LengthBody(0), LengthBody(1), ChunkedBody(None), DechunkedBody()])
+def test_other_bodies_have_their_own_ends(body: Body) -> None:
+    assert body.at_eof(is_truncated=True) == body.complete
+
+
 @pytest.mark.parametrize("body", [ChunkedBody(None), DechunkedBody()])
 def test_lines_of_framing_are_counted_once_they_are_whole(body: Body) -> None:
     counts = []

@@ -84,6 +84,24 @@ def test_stale_connection_is_retried_and_each_reason_against_it_counts() -> None
     assert stale.judge(Fault.RESPONSE_TIMEOUT) is Verdict.REPLY
 
 
+@pytest.mark.parametrize(
+    ("fault", "status", "cause"),
+    [
+        (Fault.TLS_CERTIFICATE, 502, "tls_certificate_error"),
+        (Fault.TLS_ALERT, 502, "tls_alert_received"),
+        (Fault.TLS_PROTOCOL, 502, "tls_protocol_error"),
+        (Fault.TLS_ENDED, 502, "connection_terminated"),
+        (Fault.TLS_TIMEOUT, 504, "connection_timeout"),
+    ],
+)
+def test_a_handshake_that_fails_is_a_connect_that_fails(fault: Fault, status: int, cause: str) -> None:
+    assert Progress(idempotent=False, body_consumed=True).judge(fault) is Verdict.REDISPATCH
+    assert is_backend_fault(fault)
+    reply = fault.reply("certificate has expired")
+    assert (reply.status, reply.cause) == (status, cause)
+    assert reply.detail.endswith(": certificate has expired")
+
+
 @pytest.mark.parametrize("fault", list(Fault))
 def test_every_fault_has_a_status_a_cause_and_words(fault: Fault) -> None:
     reply = fault.reply()

@@ -49,5 +49,6 @@ def test_connection_never_names_what_others_rest_on(name: bytes) -> None:
 def test_forwarding_names_and_underscores() -> None:
     assert is_forwarding_name(b"x-forwarded-prefix")
     assert is_forwarding_name(b"forwarded")
+    assert is_forwarding_name(b"x-client-cert-san")
     assert not is_forwarding_name(b"x-forward")
     assert without_underscores(b"a_b-c_") == b"a-b-c-"

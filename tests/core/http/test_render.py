@@ -9,6 +9,7 @@ from lbproc.core.http.forwarding import Forwarding
 from lbproc.core.http.head import RequestHead, parse_request_head, parse_response_head
 from lbproc.core.http.rejected import Rejected
 from lbproc.core.http.render import (
+    render_certificate,
     render_forwarding,
     render_interim,
     render_origin,
@@ -16,6 +17,7 @@ from lbproc.core.http.render import (
     render_response,
 )
 from lbproc.core.http.strict import HeadLimits
+from lbproc.core.tls.certificate import ClientCertificate
 from tests.core.http.messages import BROWSER_REQUEST, LIMITS, SERVER_RESPONSE, heads, parse, parse_answer
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -249,3 +251,21 @@ def test_every_accepted_response_reads_the_same_after_rendering(raw: bytes) -> N
         )
     assert (again.status, again.reason, again.framing) == (head.status, head.reason, head.framing)
     assert again.upgrade == head.upgrade
+
+
+def test_what_a_client_has_shown_is_told() -> None:
+    assert render_certificate(ClientCertificate("CN=a", "DNS:a, DNS:b", "00ff", "a")) == (
+        b"X-Client-Cert-Subject: CN=a\r\nX-Client-Cert-San: DNS:a, DNS:b\r\n"
+        b"X-Client-Cert-Fingerprint: 00ff\r\n"
+    )
+    assert b"San" not in render_certificate(ClientCertificate("CN=a", "", "00ff", "a"))
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_nobodys_word_on_certificates_goes_on(trusted: bool) -> None:
+    head = parse(
+        b"X-Client-Cert-Subject: CN=root", b"x-client-cert-SAN: x", b"X-CLIENT-CERT-FINGERPRINT: x",
+        b"X-Client-Cert-Other: kept",
+    )  # fmt: skip
+    lines = lines_of(render_request_start(head, trusted=trusted) + b"\r\n")
+    assert lines == [b"GET / HTTP/1.1", b"Host: a", b"X-Client-Cert-Other: kept", VIA]

@@ -8,7 +8,7 @@ import h11
 import pytest
 
 from lbproc.core.http.rejected import bad_request
-from lbproc.core.http.replies import Reply, prefers_json, render_reply
+from lbproc.core.http.replies import Reply, prefers_json, redirect_to_https, render_reply
 
 REFUSED = Reply(502, "connection_refused", "the backend refused the connection")
 
@@ -103,3 +103,31 @@ def test_a_rejection_becomes_a_reply() -> None:
 )
 def test_who_prefers_json(accept: bytes, json_wanted: bool) -> None:
     assert prefers_json(accept) is json_wanted
+
+
+@pytest.mark.parametrize(
+    ("hostname", "port", "target", "location"),
+    [
+        ("a.test", 443, b"/x?y", b"https://a.test/x?y"),
+        ("a.test", 8443, b"/", b"https://a.test:8443/"),
+        ("[::1]", 443, b"*", b"https://[::1]"),
+    ],
+)
+def test_a_redirect_says_where_and_is_no_error(
+    hostname: str, port: int, target: bytes, location: bytes
+) -> None:
+    rendered = render_reply(
+        redirect_to_https(hostname, port, target),
+        accept=b"application/json",
+        close=False,
+        head_only=False,
+        request_id="",
+    )
+    assert rendered == (
+        b"HTTP/1.1 308 Permanent Redirect\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\n"
+        b"Content-Length: 48\r\n"
+        b"Cache-Control: no-store\r\n"
+        b"Location: " + location + b"\r\n\r\n"
+        b"308 Permanent Redirect: this is served by HTTPS\n"
+    )

@@ -119,7 +119,7 @@ class World:
         inward, outward, _, _ = self.script.capacities
         tap = Tap(ip, outward, self.script.fragment, view, self.rig.journal)
         client = Client(tap, joined(tap, inward), view)
-        connection = ClientConnection(tap, self.rig.runtime.listeners["web"], self.rig.context)
+        connection = ClientConnection(tap, self.rig.http(), self.rig.context)
         self.clients.append(client)
         self.connections.append(connection)
         self.nursery.start_soon(self._serve, connection, client)
