@@ -373,7 +373,8 @@ METRICS = (
     _client_counter(
         "lbproc_client_rejected_total",
         WorkerCounter.REJECTED,
-        "Requests refused as malformed, or because their head did not arrive in time.",
+        "Requests refused as malformed, or because their head did not arrive in time; "
+        "connections without a good PROXY header.",
     ),
     _client_counter(
         "lbproc_client_gone_total", WorkerCounter.CLIENT_GONE, "Requests whose client left before the answer."

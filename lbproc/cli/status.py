@@ -20,7 +20,7 @@ from lbproc.config.certified import date, listed_names
 from lbproc.core.control.messages import StatusRequest
 from lbproc.types import Seconds
 
-_SOON = 30  # days
+_SOON = 14  # days, as `config.certified` has it
 
 SPANS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 

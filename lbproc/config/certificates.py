@@ -150,13 +150,31 @@ def _check_key(content: bytes, certificate: bytes | None) -> None:
 
 
 def check_authorities(content: bytes) -> None:
-    """Whether a file holds certificates.
+    """Whether a file holds an authority that something can be traced back to.
 
     Raises:
         UnusableError: with what is wrong.
     """
     with _judging("a certificate in it"):
-        _certificates(content)
+        if not any(map(_is_root, _certificates(content))):
+            raise UnusableError(
+                "none of its certificates is signed by itself, and OpenSSL trusts nothing by others alone; "
+                "add the certificate of the root authority"
+            )
+
+
+def last_root_ends(content: bytes) -> float:
+    """When the last root authority expires, as seconds since 1970.
+
+    Args:
+        content: that `check_authorities` has found good.
+    """
+    return max(one.not_valid_after_utc.timestamp() for one in _certificates(content) if _is_root(one))
+
+
+def _is_root(certificate: x509.Certificate) -> bool:
+    """Whether OpenSSL ends a chain at it; elsewhere it would with its flag for partial chains alone."""
+    return certificate.subject == certificate.issuer
 
 
 def _certificates(content: bytes) -> list[x509.Certificate]:
@@ -211,7 +229,7 @@ def _kind(key: _PublicKey) -> KeyKind:
 
 
 def _check_purpose(leaf: x509.Certificate, purpose: Literal["server", "client"]) -> None:
-    """A certificate that says what it may be used for says this; an authority's is none for a server."""
+    """A certificate that says what it may be used for says this; one that says nothing is for everything."""
     identifier, word = _PURPOSES[purpose]
     try:
         usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 DAY: Final[Seconds] = 86_400.0
 
+SOON: Final[Seconds] = 14 * DAY
+"""Certificates that are renewed by themselves are renewed earlier than this, most of them at 30 days."""
+
 
 @dataclass(frozen=True, slots=True)
 class Certified:

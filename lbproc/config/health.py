@@ -14,8 +14,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from lbproc.config.authorities import Authorities, parse_authorities
 from lbproc.config.match import Method
+from lbproc.config.pem import AuthoritiesFile
 from lbproc.config.place import parse_target, surroundings
 from lbproc.config.secret import Secret, check_secret, fetch_secret, render_secret
 from lbproc.config.table import Table, choice, strings, whole
@@ -240,14 +240,9 @@ class CheckTlsConfig(Table):
     server_name: Annotated[str, PlainValidator(parse_server_name)] | None = Field(
         default=None, description="name that is asked for and that the certificate is for"
     )
-    ca: (
-        Annotated[
-            Authorities,
-            PlainValidator(parse_authorities),
-            PlainSerializer(lambda authorities: authorities.path),
-        ]
-        | None
-    ) = Field(default=None, description="file of the authorities to trust; default: those of the system")
+    ca: AuthoritiesFile | None = Field(
+        default=None, description="file of the authorities to trust; default: those of the system"
+    )
 
 
 class HealthConfig(Table):

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 
 from lbproc.config.health import CheckTimeout, DoubtInterval, Interval
 from lbproc.config.place import TargetAddress
-from lbproc.config.wording import dotted, listed, quote
+from lbproc.config.tls_rules import authorities_are_looked_at
+from lbproc.config.wording import listed, quote
 from lbproc.types import Address, UnixAddress
 from lbproc.units import render_duration
 
@@ -52,7 +53,7 @@ def health_rules(document: Document) -> Iterator[Problem]:
             yield from _spans_fit(document, path, table)
             yield from _keys_are_looked_at(document, path, table)
             yield from _answers_can_be_judged(document, path, table)
-            yield from _certificates_are_looked_at(document, path, table)
+            yield from authorities_are_looked_at(document, path, table)
             yield from _place_is_one(document, path, table, pool)
             yield from _datagrams_arrive(document, path, table, pool)
 
@@ -110,19 +111,6 @@ def _answers_can_be_judged(document: Document, path: KeyPath, table: dict[str, A
             (*path, "expect", "body"),
             'is never there: method = "HEAD" asks for no body',
             'write method = "GET", or leave it out',
-        )
-
-
-def _certificates_are_looked_at(
-    document: Document, path: KeyPath, table: dict[str, Any]
-) -> Iterator[Problem]:
-    """Authorities are named only where certificates are verified."""
-    tls = table.get("tls")
-    if isinstance(tls, dict) and tls.get("verify") is False and "ca" in tls:
-        yield document.problem(
-            (*path, "tls", "ca"),
-            f"is not looked at while {dotted((*path, 'tls', 'verify'))} is false",
-            "leave out one of them",
         )
 
 

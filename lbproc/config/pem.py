@@ -108,7 +108,7 @@ def parse_authorities(value: object, info: ValidationInfo) -> PemFile:
 
         check_authorities(read.octets)
     except ValueError as error:
-        raise _unusable(path, "no certificates", error) from None
+        raise _unusable(path, "no authorities", error) from None
     return PemFile(path, read.octets, stamp=read.stamp)
 
 

@@ -241,7 +241,8 @@ def _meant_address(text: str, example: str) -> str | None:
     if text.startswith(("/", "./", "../")):
         return f"a Unix socket is written {quote('unix:' + text)}"
     if re.fullmatch(r"[*:]?:?[0-9]{1,5}", text):
-        return f'write host and port: "{host}:{text.lstrip("*:")}", or for IPv6 "[::1]:{text.lstrip("*:")}"'
+        six, number = "::" if host == "0.0.0.0" else "::1", text.lstrip("*:")  # noqa: S104  words of a message
+        return f'write host and port: "{host}:{number}", or for IPv6 "[{six}]:{number}"'
     if _is_literal(text):
         return f"write the port too: {quote(str(TcpAddress(text, int(port))))}"
     if ":" not in text and re.fullmatch(r"[A-Za-z0-9._-]{1,253}", text):

@@ -12,8 +12,9 @@ from pydantic import TypeAdapter
 
 from lbproc.config.model import PoolTimeouts
 from lbproc.config.place import TargetAddress
+from lbproc.config.tls_rules import authorities_are_looked_at
 from lbproc.config.values import HashKey
-from lbproc.config.wording import dotted, quote
+from lbproc.config.wording import quote
 from lbproc.types import Address, UnixAddress
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def pool_rules(document: Document) -> Iterator[Problem]:
         yield from _requests_are_there(document, path, pool, users)
         yield from _encrypts_once(document, path, pool, users)
         yield from _datagrams_fit(document, path, pool, users)
-        yield from _certificates_are_looked_at(document, path, pool)
+        yield from authorities_are_looked_at(document, path, pool)
 
 
 def _hash_key_is_there(
@@ -130,14 +131,3 @@ def _datagrams_fit(
                 f"{quote(str(address))} is a Unix socket, and {document.at(use.path)} brings UDP",
                 "write a host and a port",
             )
-
-
-def _certificates_are_looked_at(document: Document, path: KeyPath, pool: dict[str, Any]) -> Iterator[Problem]:
-    """Authorities are named only where certificates are verified."""
-    tls = pool.get("tls")
-    if isinstance(tls, dict) and tls.get("verify") is False and "ca" in tls:
-        yield document.problem(
-            (*path, "tls", "ca"),
-            f"is not looked at while {dotted((*path, 'tls', 'verify'))} is false",
-            "leave out one of them",
-        )

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from lbproc.config import (
-    authorities,
     health,
     limits,
     match,
@@ -118,7 +117,6 @@ _SHAPES: Final[dict[Callable[..., Any], Schema | Callable[..., Schema]]] = {
     health.parse_headers: _HEADERS,
     health.parse_text: _TEXT,
     health.parse_check_address: _TEXT,
-    authorities.parse_authorities: _TEXT,
     outlier.parse_share: lambda least, **_: {"type": "number", "minimum": least, "maximum": 1},
     retries.parse_condition: {
         "anyOf": [

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 
@@ -32,6 +33,9 @@ CIPHERS: Final = (
     "ECDHE-RSA-CHACHA20-POLY1305",
 )
 """Of TLS 1.2: forward secrecy and authenticated encryption, nothing else. TLS 1.3 has its own, all good."""
+
+_SIGNED: Final = {"auth-rsa", "auth-ecdsa"}
+"""How a server shows who it is with a certificate of the kinds that are taken, in the words of OpenSSL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +72,27 @@ def parse_cipher(value: object) -> str:
             f"{quote(value)} belongs to TLS 1.3, whose ciphers are all good and always there",
             f"leave it out, or {right}",
         )
-    if not _CIPHER.fullmatch(value) or not _is_known_cipher(value):
+    known = openssl_cipher(value) if _CIPHER.fullmatch(value) else None
+    if known is None:
         guess = nearest(value, CIPHERS)
         raise wrong(
             f"{quote(value)} is no cipher of this system", f"did you mean {quote(guess)}?" if guess else right
         )
+    if not known["strength_bits"]:
+        raise wrong(f"{quote(value)} encrypts nothing", right)
+    if known["auth"] not in _SIGNED:
+        raise wrong(f"{quote(value)} is of no use with a certificate", right)
     return value
 
 
-def _is_known_cipher(name: str) -> bool:
-    """Whether OpenSSL has exactly this one; many other words stand for groups of them there."""
+def openssl_cipher(name: str) -> Mapping[str, Any] | None:
+    """What OpenSSL says of exactly this cipher; many other words stand for groups of them there."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.set_ciphers(name)
     except ssl.SSLError:
-        return False
-    return any(cipher["name"] == name for cipher in context.get_ciphers())
+        return None
+    return next((cipher for cipher in context.get_ciphers() if cipher["name"] == name), None)
 
 
 def parse_passthrough(value: object) -> dict[str, str]:

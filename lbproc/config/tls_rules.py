@@ -1,4 +1,4 @@
-"""What the keys of ``[listeners.NAME.tls]`` may be together.
+"""What the keys of ``[listeners.NAME.tls]`` may be together, and those of ``tls`` towards backends.
 
 Owns these rules; ``crosscheck`` applies them. They look at the merged document and pass over what is wrong in
 itself: of a table with a file that cannot be used they say nothing more.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import TypeAdapter
 
 from lbproc.config.tls import CIPHERS, ClientAuth, TlsConfig
-from lbproc.config.wording import quote, quote_end
+from lbproc.config.wording import dotted, quote, quote_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +41,23 @@ def tls_rules(document: Document) -> Iterator[Problem]:
         if tls is not None:
             yield from _ciphers_are_used(document, path, tls)
             yield from _certificates_are_chosen(document, path, tls)
+
+
+def authorities_are_looked_at(document: Document, path: KeyPath, table: dict[str, Any]) -> Iterator[Problem]:
+    """Authorities are named only where certificates are verified.
+
+    Args:
+        document: all of it.
+        path: of the table.
+        table: that may have a table ``tls`` towards backends.
+    """
+    tls = table.get("tls")
+    if isinstance(tls, dict) and tls.get("verify") is False and "ca" in tls:
+        yield document.problem(
+            (*path, "tls", "ca"),
+            f"is not looked at while {dotted((*path, 'tls', 'verify'))} is false",
+            "leave out one of them",
+        )
 
 
 def _certificates_are_asked_for(

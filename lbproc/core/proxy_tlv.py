@@ -203,8 +203,9 @@ def _render_tls(tls: ProxyTls) -> bytes:
         (_SSL_COMMON_NAME, tls.common_name),
         (_SSL_CIPHER, tls.cipher),
     ):
-        if text:
-            parts.append(_field(number, text.encode()))
+        content = text.encode()
+        if 0 < len(content) <= _MAX_TEXT:  # what is longer is said nowhere rather than in part
+            parts.append(_field(number, content))
     return b"".join(parts)
 
 

@@ -62,7 +62,7 @@ def ends_at(stage: Stage, idle: Seconds, heard_at: float, moved_at: float, since
             return heard_at + idle
         case Stage.REMOVED:
             return min(max(moved_at, since) + QUIET, since + REMOVED_WITHIN)
-        case Stage.STOPPING:
+        case _:
             return max(moved_at, since) + QUIET
 
 

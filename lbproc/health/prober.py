@@ -25,7 +25,8 @@ import trio
 from lbproc.config.model import Config
 from lbproc.core.health import Check, CheckCounts, Standing, Subject, first_delays
 from lbproc.health.probe import Outcome, Probe, run_probe
-from lbproc.health.targets import Contexts, Key, Member, Target, targets
+from lbproc.health.targets import Key, Member, Target, targets
+from lbproc.net.tls.upstream import ClientContexts
 from lbproc.telemetry.events import Event
 from lbproc.telemetry.log import ErrorLog
 from lbproc.types import Health, Liveness, Row, Seconds
@@ -122,7 +123,7 @@ class Prober:
         self._log = log
         self._chance = chance
         self._probe = probe
-        self._contexts = Contexts()
+        self._contexts = ClientContexts()
         self._watches: dict[Key, _Watch] = {}
         self._previewed: set[Key] = set()
         self._unanswered: set[Key] = set()
@@ -140,7 +141,6 @@ class Prober:
         """Checks these backends from now on, as the configuration says, and no others."""
         published = list(members)
         asked = targets(config, published, self._contexts)
-        self._contexts.forget_others()
         for key, watch in list(self._watches.items()):
             if key in asked:
                 is_gone = asked[key].member.row != watch.target.member.row

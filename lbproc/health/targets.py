@@ -5,7 +5,6 @@ Owns the meaning of the keys of ``[pools.NAME.health]`` for one backend. Nothing
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -66,47 +65,7 @@ def read_members(published: Mapping[str, Any]) -> list[Member]:
     ]
 
 
-class Contexts:
-    """TLS contexts by what they were made of: making one reads the authorities of the system, which is slow.
-
-    They are kept while somebody asks for them again; ``forget_others`` drops the rest. Those of pools are
-    kept while somebody has them.
-    """
-
-    __slots__ = ("_known", "_of_pools", "_used")
-
-    def __init__(self) -> None:
-        self._of_pools = ClientContexts()
-        self._known: dict[tuple[bool, str], ssl.SSLContext] = {}
-        self._used: set[tuple[bool, str]] = set()
-
-    def context(self, tls: CheckTlsConfig) -> ssl.SSLContext:
-        """The context for a table."""
-        made_of = (tls.verify, "" if tls.ca is None else tls.ca.pem)
-        self._used.add(made_of)
-        if made_of not in self._known:
-            self._known[made_of] = _make_context(*made_of)
-        return self._known[made_of]
-
-    def of_pool(self, tls: BackendTlsConfig, *, speaks_http: bool) -> ssl.SSLContext:
-        """The context for the ``tls`` of a pool."""
-        return self._of_pools.find(tls, HTTP_ALPN if speaks_http else NO_ALPN)
-
-    def forget_others(self) -> None:
-        """Drops what nobody has asked for since the last call."""
-        self._known = {made_of: self._known[made_of] for made_of in self._used}
-        self._used = set()
-
-
-def _make_context(verify: bool, pem: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=pem or None)
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def targets(config: Config, members: Iterable[Member], contexts: Contexts) -> dict[Key, Target]:
+def targets(config: Config, members: Iterable[Member], contexts: ClientContexts) -> dict[Key, Target]:
     """Everything that is to be checked."""
     asked: dict[Key, Target] = {}
     for member in members:
@@ -200,21 +159,21 @@ def _greeting(pool: PoolConfig) -> bytes:
 
 
 def _encryption(
-    pool: PoolConfig, health: HealthConfig, member: Member, contexts: Contexts
+    pool: PoolConfig, health: HealthConfig, member: Member, contexts: ClientContexts
 ) -> Encryption | None:
     """How a check speaks TLS: by a table of its own, else as requests do where it is made where they go."""
     if health.check in {"tcp", "udp"}:
         return None
+    alpn = HTTP_ALPN if health.check == "http" else NO_ALPN
     is_elsewhere = health.port is not None or health.address is not None
     if health.tls is None and pool.tls is not None and not is_elsewhere:
-        return Encryption(
-            contexts.of_pool(pool.tls, speaks_http=health.check == "http"),
-            server_name_of(pool.tls.server_name, parse_address(member.address)),
-        )
+        name = server_name_of(pool.tls.server_name, parse_address(member.address))
+        return Encryption(contexts.find(pool.tls, alpn), name)
     if health.check == "http" and health.tls is None:
         return None
-    tls = health.tls or CheckTlsConfig()
-    return Encryption(contexts.context(tls), tls.server_name or _server_name(health, member))
+    own = health.tls or CheckTlsConfig()
+    tls = BackendTlsConfig.model_construct(verify=own.verify, ca=own.ca)
+    return Encryption(contexts.find(tls, alpn), own.server_name or _server_name(health, member))
 
 
 def _server_name(health: HealthConfig, member: Member) -> str:

@@ -140,6 +140,11 @@ class Pipe:
             self._unsent = memoryview(prefix + self._unsent)
         self.finished = body.complete and not self._unsent
 
+    @property
+    def holds(self) -> bool:
+        """Whether something was read that the sink has not taken."""
+        return len(self._unsent) > 0
+
     def waits(self) -> Waits:
         """What to park on after a pump that was blocked."""
         return self._sink.until_writable if self.is_sink_blocked else self._source.until_readable

@@ -74,10 +74,10 @@ class Transport(ABC):
 
     __slots__ = ("opened_at", "peer_ip", "peer_port", "source", "until_readable", "until_writable")
 
-    def __init__(self, peer_ip: str, peer_port: int) -> None:
-        self.source = Source()
-        self.until_readable: Waits = ((self.source, READ),)
-        self.until_writable: Waits = ((self.source, WRITE),)
+    def __init__(self, peer_ip: str, peer_port: int, source: Source | None = None) -> None:
+        self.source = source = source or Source()
+        self.until_readable: Waits = ((source, READ),)
+        self.until_writable: Waits = ((source, WRITE),)
         self.peer_ip = peer_ip
         self.peer_port = peer_port
         self.opened_at = 0.0
@@ -127,6 +127,13 @@ class Transport(ABC):
         Raises:
             ConnectionLost: The connection broke or is closed here, or this side was shut down.
         """
+
+    def send_last(self, data: bytes | memoryview) -> int:
+        """Writes what is followed by nothing but the end, which may then go along with it; see `send`.
+
+        What was not taken is offered to `send`, and `close` or `shutdown_write` is still to come.
+        """
+        return self.send(data)
 
     @abstractmethod
     def is_quiet(self) -> bool:

@@ -85,6 +85,16 @@ class Tunnel:
         """Whether a has ended its stream and b got all of it."""
         return self._up.finished
 
+    @property
+    def owes_a(self) -> bool:
+        """Whether b has said something that a has not taken: an end would look complete to a."""
+        return self._down.holds
+
+    @property
+    def owes_b(self) -> bool:
+        """The same of b."""
+        return self._up.holds
+
     async def relay(
         self, deadlines: Deadlines, idle: Seconds, on_moved: Callable[[], None] | None = None
     ) -> TunnelReason:
@@ -128,8 +138,10 @@ class Tunnel:
     async def _park(self, going: list[_Direction], waits: Waits, deadlines: Deadlines) -> bool:
         """Parks, and leaves small pieces to the reflexes while they go through."""
         a, b = self._a.source, self._b.source
-        if len(going) > 1 and not (self._up.is_sink_blocked or self._down.is_sink_blocked):
-            a.reflex, b.reflex = self._on_a, self._on_b
+        if len(going) < 2 or self._up.is_sink_blocked or self._down.is_sink_blocked:
+            # A side to which the end was passed on may have a reflex of its own, until that has got there.
+            return await park(waits, deadlines, self._until)
+        a.reflex, b.reflex = self._on_a, self._on_b
         try:
             return await park(waits, deadlines, self._until)
         finally:

@@ -15,6 +15,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from lbproc.net.accept import EXHAUSTED
 from lbproc.net.sockaddr import address_family, bound_address, socket_address
 from lbproc.net.udp_listeners import IP_PKTINFO
 from lbproc.types import TcpAddress
@@ -48,6 +49,10 @@ UNREACHABLE: Final = frozenset({
     errno.ENOPROTOOPT, errno.EPROTO, errno.EACCES,
 })  # fmt: skip
 """What an ICMP message, or the lack of a route, becomes. ip(7) and icmp(7)."""
+
+
+NO_ROOM: Final = EXHAUSTED | {errno.EAGAIN}
+"""What `open_upstream` meets when this host is at its end, of descriptors, memory or ports."""
 
 
 class DatagramPort:
@@ -129,6 +134,9 @@ def open_upstream(address: Address) -> socket.socket:
     sock = socket.socket(address_family(address), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         sock.connect(socket_address(address))
+    except BlockingIOError as error:
+        sock.close()
+        raise BlockingIOError(errno.EAGAIN, "no port is free (net.ipv4.ip_local_port_range)") from error
     except BaseException:
         sock.close()
         raise

@@ -95,6 +95,8 @@ def open_slotted(address: TcpAddress, slots: int, *, joins: bool = False) -> lis
             if is_alone:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             address = TcpAddress(address.host, bound_address(sock).port)
+        if slots == 1 and not joins:
+            _make_group(address)
     except OSError as error:
         for sock in reversed(sockets):
             sock.close()
@@ -180,6 +182,17 @@ def _program(is_six: bool, live_slots: int) -> tuple[_Instruction, ...]:
     for word in words:
         program += ((_LOAD_WORD, 0, 0, word), *add, *mix, *keep)
     return (*program, (_SHIFT_RIGHT, 0, 0, 4), (_MODULO, 0, 0, live_slots), (_RETURN_RESULT, 0, 0, 0))
+
+
+def _make_group(address: TcpAddress) -> None:
+    """Lets the kernel make a group of the one socket there, by another one that joins it for a moment.
+
+    `steer` needs a group, and must come before the sockets of further slots: a socket that was bound alone
+    belongs to none. Nobody knows the address yet, so nothing comes to the other one.
+    """
+    with _make_socket(address) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(socket_address(address))
 
 
 def _make_socket(address: TcpAddress) -> socket.socket:

@@ -314,11 +314,11 @@ class Attempt:
             self._context.view.count(WorkerCounter.TUNNELS, -1)
             record.bytes_in += tunnel.bytes_up
             record.bytes_out += tunnel.bytes_down
-        if reason == "b_failed":  # what the one side saw, the other sees: a reset is no end
-            connection.transport.abort()
-        elif reason == "a_failed":
+        if tunnel.owes_b or reason == "a_failed":  # what the one side saw, the other sees: a reset is no end
             self._upstream.abort()
-        else:
+        if tunnel.owes_a or reason == "b_failed":
+            connection.transport.abort()
+        elif reason != "a_failed":
             connection.has_unread = True  # the client may still be talking to a backend that has ended
 
 

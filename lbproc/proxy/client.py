@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from lbproc.net.transport import Transport
-    from lbproc.proxy.listener import Lineage, Listener
+    from lbproc.proxy.listener import Lineage, StreamListener
     from lbproc.types import Row
 
 
@@ -25,7 +25,7 @@ class Client(Protocol):
         """To the client."""
 
     @property
-    def listener(self) -> Listener:
+    def listener(self) -> StreamListener:
         """In the form that what is under way began with."""
 
     @property

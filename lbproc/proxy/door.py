@@ -40,11 +40,15 @@ class Hosts:
         passed: those that are passed through.
     """
 
-    __slots__ = ("_passed", "_sites")
+    __slots__ = ("_domains", "_passed", "_sites")
 
     def __init__(self, sites: HostTable[Site], passed: HostTable[Destination]) -> None:
         self._sites = sites
         self._passed = passed
+        self._domains = {site.domain for site in sites.values()}
+        """Of all hosts and the default: every new connection asks for its own."""
+        if sites.default is not None:
+            self._domains.add(sites.default.domain)
 
     def choose(self, server_name: str | None) -> Site | Destination | None:
         """What belongs to the host that a client names; None: it is turned away."""
@@ -54,17 +58,12 @@ class Hosts:
 
     def has_domain(self, domain: str) -> bool:
         """Whether any host is of a domain."""
-        sites = self._sites.values()
-        default = self._sites.default
-        return any(site.domain == domain for site in sites) or (
-            default is not None and default.domain == domain
-        )
+        return domain in self._domains
 
     def judge_of(self, domain: str) -> Callable[[str], bool] | None:
         """What says whether a host may be asked for on connections of a domain; None: any may."""
         sites, passed = self._sites, self._passed
-        domains = {site.domain for site in sites.values()}
-        if sites.default is not None and domains | {sites.default.domain} == {domain} and not passed:
+        if sites.default is not None and self._domains == {domain} and not passed:
             return None
 
         def serves(hostname: str) -> bool:

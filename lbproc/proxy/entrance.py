@@ -18,6 +18,7 @@ with a limit of connections and of new connections by client as well.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,18 +46,21 @@ TOLD_EVERY = SECOND
 
 _GCRA = Arithmetic(RateLimit, carried_over)
 
-_LISTENER = ""
-"""In place of a limit's name: the listener's own places. No limit has an empty name."""
+Held = tuple[str, str]
+"""The name of a limit, and its ``key``: with another one it counts something else."""
+
+_LISTENER: Held = ("", "")
+"""The listener's own places. No limit has an empty name."""
 
 
 class Places:
-    """What one connection holds in shared counts, by the names of limits."""
+    """What one connection holds in shared counts, by limits and what these count by."""
 
     __slots__ = ("_release", "held")
 
     def __init__(self, release: Callable[[int], None]) -> None:
         self._release = release
-        self.held: dict[str, int] = {}
+        self.held: dict[Held, int] = {}
 
     def release(self) -> None:
         """Gives everything back; may be called again."""
@@ -77,10 +81,13 @@ class _Refused(Exception):  # noqa: N818  it is what became of a connection, and
 class _Gate:
     """One limit at one listener."""
 
-    __slots__ = ("_generation", "_keys", "_ledger", "_rate", "counts", "name", "of_connections", "of_rate")
+    __slots__ = (
+        "_generation", "_keys", "_ledger", "_rate", "counts", "held_as", "name", "of_connections", "of_rate",
+    )  # fmt: skip
 
     def __init__(self, name: str, config: LimitConfig, generation: int, view: WorkerView) -> None:
         self.name = name
+        self.held_as: Held = (name, config.key)
         self._generation = generation
         self.counts = config.connections
         self._rate: RateLimit | None = None
@@ -192,18 +199,29 @@ class Entrance:
 
         Whatever there is room for: it stays.
         """
-        now = self._stamp()
+        clients = () if self._by_header else self._of_client(peer_ip)
         try:
             if _LISTENER not in places.held and (entry := self._words.take()) >= 0:
                 places.held[_LISTENER] = entry
-            clients = () if self._by_header else self._of_client(peer_ip)
-            for gate, key in (*clients, *self._by_listener):
-                if gate.counts is None or gate.name in places.held:
-                    continue
-                if (entry := gate.hold(key, now, UNLIMITED)) >= 0:
-                    places.held[gate.name] = entry
+            self._hold_more(places, (*clients, *self._by_listener))
         except CapacityError:
             return
+
+    def complete_recognised(self, places: Places | None, client_ip: str) -> Places:
+        """The same at the limits of a client that is known by its PROXY header; gives the places."""
+        places = places or Places(self._release)
+        if self._by_header:
+            with suppress(CapacityError):
+                self._hold_more(places, self._of_client(client_ip))
+        return places
+
+    def _hold_more(self, places: Places, wanted: Iterable[_Wanted]) -> None:
+        now = self._stamp()
+        for gate, key in wanted:
+            if gate.counts is None or gate.held_as in places.held:
+                continue
+            if (entry := gate.hold(key, now, UNLIMITED)) >= 0:
+                places.held[gate.held_as] = entry
 
     def _of_client(self, client_ip: str) -> tuple[_Wanted, ...]:
         """The limits of a client, if this is one."""
@@ -241,7 +259,7 @@ class Entrance:
             if entry == NO_ROOM:
                 self._meet_full(gate.name, now)
             else:
-                places.held[gate.name] = entry
+                places.held[gate.held_as] = entry
 
     def _take_place(self, places: Places) -> None:
         entry = self._words.take(self._at_most)

@@ -11,7 +11,7 @@ from lbproc.core.http.strict import HeadLimits
 from lbproc.core.routing import Router
 from lbproc.proxy.connection import ClientConnection
 from lbproc.proxy.destination import Destination
-from lbproc.proxy.listener import Lineage, Listener
+from lbproc.proxy.listener import Lineage, Listener, StreamListener
 from lbproc.proxy.logged import JSON, LogFormat
 from lbproc.proxy.opening import Opening
 from lbproc.proxy.plan import IN_CLEAR, MAX_PLAIN_BODY, Audience, Planner
@@ -89,7 +89,7 @@ class Directions:
         return self.find(head.hostname, head.path, head.method), Fault.NO_ROUTE.reply()
 
 
-class HttpListener(Listener):
+class HttpListener(StreamListener):
     """One HTTP listener, as one generation of the configuration has it.
 
     Args:

@@ -2,7 +2,8 @@
 
 A listener is made anew for each generation of the configuration, as is everything that hangs on it. What goes
 on under its name is its *lineage*: connections find the newest form of their listener there, and learn there
-that it was removed. Each protocol has a listener of its own, whose `Listener.open` makes its connections.
+that it was removed. Each protocol has a listener of its own. Those of streams make what serves a connection,
+with `StreamListener.open`; datagrams are no connections, and are taken from their sockets by a server.
 
 Invariants:
 - Nothing here names a later generation, except for the lineage, which names the newest alone. And nothing
@@ -52,7 +53,7 @@ class Lineage(Generic[_Form]):
         self.draining = True
 
 
-class Listener(ABC):
+class Listener:
     """One listener, as one generation of the configuration has it.
 
     Args:
@@ -62,7 +63,7 @@ class Listener(ABC):
         log_format: how what is served here is logged.
 
     Attributes:
-        entrance: which connections are let in; None: all.
+        entrance: which connections and sessions are let in; None: all.
         door: what is asked of them before their protocol begins; None: nothing.
     """
 
@@ -77,6 +78,24 @@ class Listener(ABC):
         self.entrance: Entrance | None = None
         self.door: Door | None = None
         self.lineage: Lineage[Any] = Lineage(self)
+
+    def continues(self, before: Listener) -> bool:
+        """Whether connections of that form, of its name, may go on as connections of this one."""
+        return type(self) is type(before)
+
+    def succeed(self, before: Listener) -> None:
+        """Takes the place of the form that it had, which it `continues`."""
+        self.lineage = before.lineage
+        self.lineage.current = self
+
+    def retire(self) -> None:
+        """Another form has its place, or none. It may still be asked, and remembers nothing for that."""
+
+
+class StreamListener(Listener, ABC):
+    """A listener of connections: it makes what serves them. All else is as in every listener."""
+
+    __slots__ = ()
 
     @abstractmethod
     def open(self, transport: Transport, context: WorkerContext) -> Client:
@@ -94,15 +113,3 @@ class Listener(ABC):
             arrival: how it came.
             received: what was read from the transport, and belongs to the protocol.
         """
-
-    def continues(self, before: Listener) -> bool:
-        """Whether connections of that form, of its name, may go on as connections of this one."""
-        return type(self) is type(before)
-
-    def succeed(self, before: Listener) -> None:
-        """Takes the place of the form that it had, which it `continues`."""
-        self.lineage = before.lineage
-        self.lineage.current = self
-
-    def retire(self) -> None:  # noqa: B027  few keep something that is to go
-        """Another form has its place, or none. It may still be asked, and remembers nothing for that."""

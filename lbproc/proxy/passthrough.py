@@ -17,7 +17,7 @@ from lbproc.net.readiness import READ, park
 from lbproc.net.transport import ConnectionLost
 from lbproc.proxy.arrival import Arrival
 from lbproc.proxy.destination import Destination
-from lbproc.proxy.listener import Lineage, Listener
+from lbproc.proxy.listener import Lineage, StreamListener
 from lbproc.proxy.opening import Opening
 from lbproc.proxy.relayed import RelayedConnection
 from lbproc.proxy.replying import linger
@@ -45,7 +45,7 @@ HELLO_TIMEOUT = "hello_timeout"
 """The cause of a connection whose ClientHello did not come in time."""
 
 
-class PassthroughListener(Listener):
+class PassthroughListener(StreamListener):
     """One listener whose connections are relayed by what their ClientHello says.
 
     Args:
@@ -168,7 +168,7 @@ class PassthroughConnection:
         else:
             if hello is None:
                 return
-            self._arrival.hello = hello
+            self._arrival.hello = hello.without_alpn()  # it is kept as long as the connection
             self._context.move()
             self.follow()
             destination = self.listener.find(hello)

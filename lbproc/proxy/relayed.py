@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lbproc.proxy.balancer import Backend, Balancer, Lease
     from lbproc.proxy.context import WorkerContext
     from lbproc.proxy.destination import Destination
-    from lbproc.proxy.listener import Listener
+    from lbproc.proxy.listener import StreamListener
     from lbproc.types import Row
 
 IDLE = "idle_timeout"
@@ -79,7 +79,7 @@ class RelayedConnection:
     def __init__(
         self,
         transport: Transport,
-        listener: Listener,
+        listener: StreamListener,
         context: WorkerContext,
         destination: Destination | None,
         arrival: Arrival,
@@ -279,6 +279,10 @@ class RelayedConnection:
             upstream.abort()
         elif reason == "idle":
             record.cause = IDLE
+            if tunnel.owes_a:
+                self.transport.abort()
+            if tunnel.owes_b:
+                upstream.abort()
         else:
             if not tunnel.bytes_down:
                 self._praise()

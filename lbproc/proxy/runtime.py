@@ -86,8 +86,9 @@ class Runtime:
     def revive(self, former: Config, names: Collection[str]) -> dict[str, Listener]:
         """Listeners for what was queued before this worker was born, at addresses that have gone.
 
-        Those that were removed get one more form, whose connections end with what they ask. It goes to the
-        pools that have the names today; where there is none any more it is answered that nobody is there.
+        Those that were removed, or speak something else now, get one more form, whose connections end with
+        what they ask. It goes to the pools that have the names today; where there is none any more it is
+        answered that nobody is there.
 
         Args:
             former: the configuration that had the addresses.
@@ -100,12 +101,14 @@ class Runtime:
         }
         for balancer in gone.values():
             balancer.stay_empty()
-        removed = self._make_listeners(
-            former, [name for name in names if name not in self.listeners], gone | self.pools
-        )
-        for listener in removed.values():
-            listener.lineage.end()
-        return removed | {name: self.listeners[name] for name in names if name in self.listeners}
+        listeners = self._make_listeners(former, names, gone | self.pools)
+        for name, listener in listeners.items():
+            present = self.listeners.get(name)
+            if present is not None and present.continues(listener):
+                listeners[name] = present
+            else:
+                listener.lineage.end()
+        return listeners
 
     @classmethod
     def begin(cls, config: Config, context: WorkerContext, generation: int = 1) -> Runtime:

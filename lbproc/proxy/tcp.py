@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lbproc.proxy.arrival import Arrival
 from lbproc.proxy.destination import Destination
-from lbproc.proxy.listener import Lineage, Listener
+from lbproc.proxy.listener import Lineage, StreamListener
 from lbproc.proxy.opening import Opening
 from lbproc.proxy.relayed import RelayedConnection
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lbproc.proxy.logged import LogFormat
 
 
-class TcpListener(Listener):
+class TcpListener(StreamListener):
     """One listener whose connections are relayed.
 
     Args:

@@ -14,10 +14,7 @@ from lbproc.proxy.listener import Lineage, Listener
 
 if TYPE_CHECKING:
     from lbproc.config.model import ListenerConfig
-    from lbproc.net.transport import Transport
-    from lbproc.proxy.arrival import Arrival
     from lbproc.proxy.balancer import Balancer
-    from lbproc.proxy.client import Client
     from lbproc.proxy.context import WorkerContext
     from lbproc.proxy.logged import LogFormat
 
@@ -56,13 +53,3 @@ class UdpListener(Listener):
     def flow_places(self, context: WorkerContext) -> FlowPlaces:
         """How its flows find their backends."""
         return FlowPlaces(self.name, self.idle, context)
-
-    def open(self, transport: Transport, context: WorkerContext) -> Client:
-        """Never called: no connection comes to a socket for datagrams."""
-        raise AssertionError("datagrams are no connections")
-
-    def begin(
-        self, transport: Transport, context: WorkerContext, arrival: Arrival, received: bytes = b""
-    ) -> Client:
-        """Never called either."""
-        raise AssertionError("datagrams are no connections")

@@ -1,4 +1,4 @@
-"""The sessions at one socket for datagrams: who begins one, where it goes, and when it ends.
+"""The sessions at one socket for datagrams: who begins one, and when it ends.
 
 Owns the sessions and their order, and what becomes of each datagram that comes. A session is named by the
 client's address and port and the local address that he sent to. It belongs to the socket: answers go out
@@ -8,8 +8,7 @@ Theory of operation. One task turns: it takes a bounded number of datagrams, sen
 backend, sees to sessions that need something, ends those that were silent too long, and parks. What backends
 answer is sent on by the sessions' reflexes (``proxy.udp_session``) without the task.
 
-A session goes to another backend when its own has gone out of use, which is looked at when the status epoch
-has changed, or when its host turns datagrams away. With no other it stays, in the second case, or ends.
+Which backend a session has is found by ``proxy.udp_seating``.
 
 Invariants:
 - Nothing that a client sends costs more than a session, and there are no more of these than the listener
@@ -20,29 +19,20 @@ Invariants:
 
 from __future__ import annotations
 
-import errno
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from lbproc.core.http.exchange import Fault, is_backend_fault
+from lbproc.core.http.exchange import Fault
 from lbproc.core.http.forwarding import is_trusted
-from lbproc.core.pick import NoBackend
-from lbproc.core.proxy_protocol import (
-    ProxyFields,
-    ProxyHeader,
-    ProxyHeaderRejected,
-    read_datagram_header,
-    render_v2,
-)
+from lbproc.core.proxy_protocol import ProxyHeader, ProxyHeaderRejected, read_datagram_header
 from lbproc.core.sessions import Expiry, Stage, ends_at
-from lbproc.errors import CapacityError
-from lbproc.net.accept import EXHAUSTED
 from lbproc.net.readiness import READ, Source, park
-from lbproc.net.udp import BATCH, DatagramPort, open_upstream
+from lbproc.net.udp import BATCH, DatagramPort
 from lbproc.proxy.udp import UdpListener
+from lbproc.proxy.udp_seating import Seating, Teller, bare
 from lbproc.proxy.udp_session import ARRIVED, UdpSession
-from lbproc.shm.views import BackendCounter, WorkerCounter
+from lbproc.shm.views import WorkerCounter
 from lbproc.telemetry.events import Event
 from lbproc.types import TcpAddress
 
@@ -52,7 +42,6 @@ if TYPE_CHECKING:
 
     from lbproc.net.readiness import Dispatcher
     from lbproc.net.udp import Local, Peer
-    from lbproc.proxy.balancer import Backend, Balancer, Lease
     from lbproc.proxy.context import WorkerContext
     from lbproc.proxy.door import Door
     from lbproc.proxy.entrance import Places
@@ -62,17 +51,8 @@ if TYPE_CHECKING:
 ENDED_BY_DRAIN: Final = "drain_timeout"
 """The cause in the access log of an end because lbproc leaves, or did not want to wait."""
 
-TOLD_EVERY: Final[Seconds] = 1.0
-"""Between two events of a kind: strangers may cause any number."""
-
-FORGIVEN_AFTER: Final[Seconds] = 1.0
-"""A backend that turned a session away is tried again after so long, if it comes to that."""
-
 LEFTOVERS: Final[Seconds] = 0.3
 """How long a socket that gets nothing new is looked at nevertheless: something may be queued."""
-
-_ID_BITS: Final = 128
-_MAPPED: Final = "::ffff:"
 
 
 class UdpServer:
@@ -90,12 +70,12 @@ class UdpServer:
         "_dispatcher",
         "_expiry",
         "_find",
-        "_flows",
         "_heard_at",
         "_is_running",
         "_listener",
         "_port",
         "_receives",
+        "_seating",
         "_sessions",
         "_since",
         "_sock",
@@ -119,8 +99,8 @@ class UdpServer:
         found = find()
         assert isinstance(found, UdpListener)
         self._listener = found
-        self._flows = self._listener.flow_places(context)
         self._port = DatagramPort(sock)
+        self._seating = Seating(found, self._port, context, self._wake)
         self._sessions: dict[tuple[Peer, Local], UdpSession] = {}
         self._expiry: Expiry[UdpSession] = Expiry()
         self._waiting: dict[UdpSession, None] = {}
@@ -130,7 +110,7 @@ class UdpServer:
         self._is_running = False
         self._since = self._heard_at = 0.0
         self._source = Source()
-        self._told: dict[Event, float] = {}
+        self._told = Teller(context.log)
 
     @property
     def sessions(self) -> Iterable[UdpSession]:
@@ -221,13 +201,22 @@ class UdpServer:
         if listener is self._listener:
             return
         self._listener, idle = listener, self._listener.idle
-        self._flows = listener.flow_places(self._context)
+        self._seating.follow(listener)
         for session in self._sessions.values():
             session.seen = -1
             if listener.entrance is not None and session.places is not None:
                 listener.entrance.complete(session.places, session.client_ip)
+                listener.entrance.complete_recognised(session.places, session.client_ip)
         if listener.idle != idle:
             self._expiry.reset(self._sessions.values(), self._ends_at)
+            self._remember()
+
+    def _remember(self) -> None:
+        """Has all flows kept for as long as sessions may be silent now, which may be longer than before."""
+        if self._stage is Stage.SERVING:
+            for session in self._sessions.values():
+                if session.backend is not None:
+                    self._seating.keep(session.flow, session.backend.row)
 
     def _found(self) -> UdpListener:
         found = self._find()
@@ -245,10 +234,11 @@ class UdpServer:
             except BlockingIOError:
                 source.ready &= ~READ
                 return False
-            except OSError as error:
-                # Nothing of a socket without a connection is anybody's fault; whatever it is, it is read off.
-                self._tell(Event.ACCEPT_PAUSED, now, listener=self._listener.name, reason=error.strerror)
-                continue
+            except OSError as error:  # this host has no memory for it
+                self._context.view.count(WorkerCounter.ACCEPT_PAUSES)
+                self._told.tell(Event.ACCEPT_PAUSED, now, listener=self._listener.name, reason=error.strerror)
+                source.ready &= ~READ  # the next datagram sets it again
+                return False
             self._heard_at = now
             try:
                 self._take(octets, peer, local, now)
@@ -276,11 +266,12 @@ class UdpServer:
             if session is None:
                 self._refuse()
                 return
-        elif not self._is_seated_well(session, now):
+        elif not self._seating.is_seated_well(session, now):
+            self._end(session, Fault.NO_BACKEND.cause)
             self._refuse()
             return
         if not session.forward(octets, now):
-            self._turned_away(session, now, octets)
+            self._seating.turned_away(session, now, octets)
 
     def _attend(self, session: UdpSession, now: float) -> None:
         """Sees to a session that has more to read, or whose backend has failed."""
@@ -292,7 +283,7 @@ class UdpServer:
         if session.has_more:
             session.pass_on()
         if session.fault is not None:
-            self._turned_away(session, now, None)
+            self._seating.turned_away(session, now, None)
         if session.has_more:
             self._waiting[session] = None
 
@@ -307,14 +298,14 @@ class UdpServer:
 
     def _begin(self, peer: Peer, local: Local, header: ProxyHeader | None, now: float) -> UdpSession | None:
         """A new session with a backend; None: it is not let in, or there is none."""
-        ip, number = _bare(peer[0]), peer[1]
+        ip, number = bare(peer[0]), peer[1]
         here = self._port.local_address(local)
         # Nobody can be answered at port 0. Who claims to be this very socket would have it talk to itself.
-        if not number or not self._stage.takes_new or (ip, number) == (_bare(here.host), here.port):
+        if not number or not self._stage.takes_new or (ip, number) == (bare(here.host), here.port):
             return None
         listener, context = self._listener, self._context
         source = None if header is None else header.source
-        client_ip = _bare(source.host) if isinstance(source, TcpAddress) else ip
+        client_ip = bare(source.host) if isinstance(source, TcpAddress) else ip
         places = self._admit(ip, client_ip)
         if places is None:
             return None
@@ -326,10 +317,10 @@ class UdpServer:
             self._port, peer, local, client_ip, context, self._dispatcher, record, self._wake
         )
         session.places = places
-        session.flow = self._flows.key_of(ip, number, here)
+        session.flow = self._seating.key_of(ip, number, here)
         session.introduction = header
         try:
-            is_seated = self._seat(session, now)
+            is_seated = self._seating.seat(session, now)
         except BaseException:
             places.release()
             raise
@@ -363,7 +354,7 @@ class UdpServer:
         Raises:
             ProxyHeaderRejected: it must have one, and has not.
         """
-        if door.trusted is None or not is_trusted(_bare(peer[0]), door.trusted):
+        if door.trusted is None or not is_trusted(bare(peer[0]), door.trusted):
             raise ProxyHeaderRejected("the peer is not in trusted_proxies")
         try:
             return read_datagram_header(bytes(octets))
@@ -384,128 +375,6 @@ class UdpServer:
                 refused=refused,
             )
 
-    # Where it goes ------------------------------------------------------------------------------------------
-
-    def _is_seated_well(self, session: UdpSession, now: float) -> bool:
-        """Whether a session may go on with its backend; else it gets another one, or ends."""
-        epoch = self._context.view.status_epoch()
-        if session.seen == epoch and session.backend is not None:
-            return True
-        session.seen = epoch
-        backend, balancer = session.backend, self._listener.destination.balancer
-        if backend is not None and balancer is not None and balancer.serves(backend):
-            session.balancer = balancer
-            return True
-        session.unseat()  # first: its place may be the last one of a backend that it is to stay with
-        if self._seat(session, now):
-            return True
-        self._end(session, Fault.NO_BACKEND.cause)
-        return False
-
-    def _turned_away(self, session: UdpSession, now: float, octets: memoryview | bytes | None) -> None:
-        """Finds another backend for a session whose own turned a datagram away, if there is one."""
-        fault, backend, balancer = session.fault, session.backend, session.balancer
-        session.fault = None
-        if fault is None or backend is None or balancer is None:
-            return
-        held = session.take_held() if octets is None else octets
-        self._blame(balancer, backend, fault, now)
-        if now >= session.tried_at + FORGIVEN_AFTER:
-            session.tried.clear()
-        session.tried_at = now
-        if backend not in session.tried:
-            session.tried.append(backend)
-        self._seat(session, now)  # or it stays
-        if held is not None and (session.backend is not backend or octets is not None):
-            session.record.retries += session.backend is not backend
-            if not session.forward(held, now):
-                self._waiting[session] = None
-
-    def _seat(self, session: UdpSession, now: float) -> bool:
-        """Gives a session a backend and a socket, or leaves it as it is."""
-        balancer = self._listener.destination.balancer
-        if balancer is None:
-            return False
-        before = session.backend
-        while True:
-            lease = self._take_place(balancer, session, now)
-            if lease is None:
-                return False
-            try:
-                sock = _connect(lease.backend)
-            except OSError as error:
-                lease.release()
-                if error.errno in EXHAUSTED:
-                    self._context.view.count(WorkerCounter.ACCEPT_PAUSES)
-                    name = self._listener.name
-                    self._tell(Event.ACCEPT_PAUSED, now, listener=name, reason=error.strerror)
-                    return False
-                session.tried.append(lease.backend)
-                session.tried_at = now
-                self._blame(balancer, lease.backend, Fault.CONNECT_UNREACHABLE, now)
-                continue
-            except BaseException:
-                lease.release()
-                raise
-            if before is not None:
-                self._context.view.count_backend(before.row, BackendCounter.REDISPATCHES)
-            view = self._context.view
-            view.count_pick(lease.backend.row)
-            view.count_backend(lease.backend.row, BackendCounter.CONNECTS)
-            session.seat(balancer, lease, sock, self._greeting(session, balancer))
-            session.seen = view.status_epoch()
-            return True
-
-    def _take_place(self, balancer: Balancer, session: UdpSession, now: float) -> Lease | None:
-        """A place on a backend that has not turned the session away; None: there is none."""
-        try:
-            place = self._flows.take(balancer, session.flow, session.client_ip, session.tried)
-        except CapacityError as error:
-            self._tell(Event.CAPACITY_REACHED, now, reason=error)
-            return None
-        if not isinstance(place, NoBackend):
-            return place
-        if not session.tried:
-            fault = Fault.ALL_FULL if place is NoBackend.ALL_FULL else Fault.NO_BACKEND
-            self._tell(Event.POOL_EXHAUSTED, now, pool=balancer.name, cause=fault.cause)
-        return None
-
-    def _blame(self, balancer: Balancer, backend: Backend, fault: Fault, now: float) -> None:
-        """Counts what a backend did as a connect that failed."""
-        view = self._context.view
-        view.count_backend(backend.row, BackendCounter.CONNECT_FAILURES)
-        if not is_backend_fault(fault):
-            return
-        if backend.outlier is not None:
-            backend.outlier.failed(backend, fault.cause)
-        view.count_backend(backend.row, BackendCounter.FAILURES)
-        self._tell(
-            Event.BACKEND_UNREACHABLE,
-            now,
-            pool=balancer.name,
-            backend=backend.name,
-            reason=fault.reply().detail,
-        )
-
-    def _greeting(self, session: UdpSession, balancer: Balancer) -> bytes:
-        """The PROXY header for each datagram of a session; b"" for pools that want none."""
-        if balancer.config.proxy_protocol is None:
-            return b""
-        record, given = session.record, session.introduction
-        if record.unique_id is None:
-            record.unique_id = f"{self._context.random.getrandbits(_ID_BITS):032x}"
-        if given is not None and given.source is not None:
-            fields, source, destination = given.fields, given.source, given.destination
-            said = ProxyFields(
-                fields.alpn, fields.authority, fields.unique_id or record.unique_id.encode(), fields.tls
-            )
-        else:
-            here = self._port.local_address(session.local)
-            source = TcpAddress(_bare(session.peer[0]), session.peer[1])
-            destination = TcpAddress(_bare(here.host), here.port)
-            said = ProxyFields(unique_id=record.unique_id.encode())
-        return render_v2(ProxyHeader(source, destination, is_datagram=True, fields=said))
-
     # Ends ---------------------------------------------------------------------------------------------------
 
     def _ends_at(self, session: UdpSession) -> float:
@@ -523,7 +392,7 @@ class UdpServer:
                 continue
             again.append((session, at))
             if self._stage is Stage.SERVING and session.backend is not None:
-                self._flows.keep(session.flow, session.backend.row)
+                self._seating.keep(session.flow, session.backend.row)
         for session, at in again:
             self._expiry.add(session, at)
 
@@ -534,31 +403,3 @@ class UdpServer:
 
     def _refuse(self) -> None:
         self._context.view.count(WorkerCounter.DATAGRAMS_REFUSED)
-
-    def _tell(self, event: Event, now: float, **fields: Any) -> None:  # noqa: ANN401  as the log takes them
-        """Writes an event, but not the same one again within a second."""
-        if now >= self._told.get(event, -TOLD_EVERY) + TOLD_EVERY:
-            self._told[event] = now
-            self._context.log.write(event, **fields)
-
-
-def _connect(backend: Backend) -> socket.socket:
-    """A socket to the first of its addresses that a way leads to.
-
-    Raises:
-        OSError: there is none.
-    """
-    failure = OSError(errno.EHOSTUNREACH, "it has no address")
-    for address in backend.addresses:
-        try:
-            return open_upstream(address)
-        except OSError as error:
-            failure = error
-            if error.errno in EXHAUSTED:
-                break
-    raise failure
-
-
-def _bare(ip: str) -> str:
-    """An address without a zone, and IPv4 as such."""
-    return ip.removeprefix(_MAPPED).partition("%")[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from lbproc.config.certified import DAY, certified, date, listed_names
+from lbproc.config.certified import DAY, SOON, certified, date, listed_names
 from lbproc.config.place import Stamp
 from lbproc.config.wording import dotted
 from lbproc.telemetry.events import Event
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from lbproc.telemetry.log import ErrorLog
 
 LOOK_EVERY: Final[Seconds] = 2.0
-SOON: Final[Seconds] = 30 * DAY
+
+AGAIN_AFTER: Final[Seconds] = 60.0
+"""From reading files that have changed to reading the same ones once more, if they were refused."""
+
 _DATES_EVERY: Final[Seconds] = 60.0
 _SHOWN: Final = 10
 
@@ -66,11 +69,15 @@ class CertificateCare:
             return False
         self._files_at = now + LOOK_EVERY
         in_force = watched_files(config)
-        changed = self._files.take({path: self._look(path) for path in in_force}, in_force)
+        changed = self._files.take({path: self._look(path) for path in in_force}, in_force, now)
         if changed:
             more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
             self._log.write(Event.CERTIFICATES_CHANGED, files=", ".join(changed[:_SHOWN]) + more)
         return bool(changed)
+
+    def refused(self) -> None:
+        """Files that were to be read again did not come in force."""
+        self._files.refused()
 
     def _tell_of_dates(self, config: Config) -> None:
         """Tells of what expires soon, of each certificate once a day."""
@@ -99,26 +106,38 @@ class CertificateCare:
 
 
 class _Files:
-    """Whether files that have changed are to be read: once, as soon as they no longer change."""
+    """Whether files that have changed are to be read: as soon as they no longer change.
 
-    __slots__ = ("_last", "_tried")
+    What was refused then is tried again now and then. It need not be the files that were at fault: a worker
+    may have died while it prepared.
+    """
+
+    __slots__ = ("_is_refused", "_last", "_tried", "_tried_at")
 
     def __init__(self) -> None:
         self._last: dict[str, Stamp | None] | None = None
         self._tried: dict[str, Stamp | None] | None = None
+        self._tried_at: Seconds = 0.0
+        self._is_refused = False
 
-    def take(self, seen: dict[str, Stamp | None], in_force: Mapping[str, Stamp]) -> list[str]:
+    def refused(self) -> None:
+        """What was taken last did not come in force."""
+        self._is_refused = True
+
+    def take(self, seen: dict[str, Stamp | None], in_force: Mapping[str, Stamp], now: Seconds) -> list[str]:
         """The files that are to be read again, if any are.
 
         Args:
             seen: which files are there now.
             in_force: which files were read.
+            now: monotonic time.
         """
         changed = sorted(path for path, stamp in seen.items() if stamp != in_force[path])
         is_settled, self._last = seen == self._last, seen
-        if not changed or not is_settled or seen == self._tried:
+        is_due = seen != self._tried or (self._is_refused and now >= self._tried_at + AGAIN_AFTER)
+        if not changed or not is_settled or not is_due:
             return []
-        self._tried = seen
+        self._tried, self._tried_at, self._is_refused = seen, now, False
         return changed
 
 

@@ -19,8 +19,10 @@ from lbproc.core.control.messages import (
     Follow,
     Following,
     Prepared,
+    Progress,
     Refused,
     Relinquished,
+    Reply,
 )
 from lbproc.core.reload import Reload, Stage
 from lbproc.core.reload_events import (
@@ -105,9 +107,19 @@ class Reloading:
         """The command line wants a reload."""
         self._happened(ReloadRequested(self._answering.wait(respond), file, dry_run))
 
-    def renew(self) -> None:
-        """Files of certificates have changed: the configuration in force is loaded again with them."""
-        self._renewal = self._answering.wait(lambda _: True)
+    def renew(self, on_refused: Callable[[], None]) -> None:
+        """Files of certificates have changed: the configuration in force is loaded again with them.
+
+        Args:
+            on_refused: called if that does not come in force.
+        """
+
+        def respond(said: Progress | Reply) -> bool:
+            if isinstance(said, Reply) and not said.ok:
+                on_refused()
+            return True
+
+        self._renewal = self._answering.wait(respond)
         self._happened(ReloadRequested(self._renewal, str(self._own.config_path), dry_run=False))
 
     def hang_up(self) -> None:
@@ -168,11 +180,6 @@ class Reloading:
     def can_begin(self) -> bool:
         """Whether a reload would begin now."""
         return self._machine.can_begin
-
-    @property
-    def is_under_way(self) -> bool:
-        """Whether a reload, or a dry run, has begun and not ended."""
-        return self._machine.stage is not Stage.IDLE
 
     def close_in_child(self) -> None:
         """In a forked process: closes what nobody but the supervisor uses."""

@@ -203,7 +203,7 @@ class Shell:
         self._next_tick_at = now + TICK
         self._control.expire()
         if self._certificates.tick(self._own.config, now, can_renew=self._reloading.can_begin):
-            self._reloading.renew()
+            self._reloading.renew(self._certificates.refused)
         self._publishing.free_places(self._steering.awaited())
         self._happened(Ticked(self._children.heartbeats()))
 

@@ -176,7 +176,7 @@ class Event(Enum):
     )
     CERTIFICATE_EXPIRES = (
         Level.WARNING,
-        "A certificate expires within 30 days. Once a day.",
+        "A certificate expires within 14 days. Once a day.",
         "key",
         "names",
         "not_after",
@@ -212,14 +212,14 @@ class Event(Enum):
     )
     ACCEPT_PAUSED = (
         Level.ERROR,
-        "A connection could not be accepted, for lack of descriptors or memory. Tried again shortly.",
+        "A connection could not be accepted, for lack of descriptors, memory or ports. Tried again shortly.",
         "listener",
         "reason",
     )
     CONNECTION_REFUSED = (
         Level.WARNING,
-        "A connection was refused by a limit (`reason`, `limit`), and reset. At most once a second for each "
-        "listener and reason; `refused` says how many there were.",
+        "A connection was refused by a limit (`reason`, `limit`), and reset, or a datagram was dropped. At "
+        "most once a second for each listener and reason; `refused` says how many there were.",
         "listener",
         "reason",
         "limit",

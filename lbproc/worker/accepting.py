@@ -33,6 +33,7 @@ from lbproc.net.inbox import Inbox
 from lbproc.net.listeners import refuse_new
 from lbproc.net.sharing import Sharing
 from lbproc.net.sockaddr import listening_address, takes_both_families
+from lbproc.proxy.listener import StreamListener
 from lbproc.proxy.udp_server import UdpServer
 from lbproc.shm.siblings import Siblings
 from lbproc.shm.views import WorkerCounter
@@ -90,7 +91,7 @@ class Accepting:
         boot: WorkerBoot,
         context: WorkerContext,
         dispatcher: Dispatcher,
-        hold: Callable[[Listener, socket.socket, SocketPeer], None],
+        hold: Callable[[StreamListener, socket.socket, SocketPeer], None],
         on_end: Callable[[Slot, bool], Awaitable[None]],
     ) -> None:
         self._context = context
@@ -109,7 +110,7 @@ class Accepting:
         self._intakes: dict[Slot, list[_Intake]] = {}
         self._drained_by = Stage.RETIRED
         """The stage of sockets for datagrams that a draining worker gets."""
-        self._left: set[_Intake] = set()
+        self._left: dict[_Intake, Slot] = {}
         """Sockets for datagrams that others receive at now, with sessions that go on here."""
         self._siblings = Siblings(boot.table, boot.slot, 1 + len(boot.outboxes))
         self._sharing = Sharing(boot.slot, self._siblings, boot.outboxes)
@@ -197,7 +198,7 @@ class Accepting:
                 continue
             if isinstance(intake.taker, UdpServer):
                 group.remove(intake)
-                self._left.add(intake)
+                self._left[intake] = slot
                 intake.taker.leave()
             else:
                 intake.scope.cancel()
@@ -269,8 +270,9 @@ class Accepting:
                 await intake.taker.run()
         finally:
             intake.socket.close()
-            is_left = intake in self._left
-            (self._left if is_left else group).remove(intake)
+            is_left = self._left.pop(intake, None) is not None
+            if not is_left:
+                group.remove(intake)
             intake.has_ended.set()
         is_drained = not group and (self._context.draining or slot in self._retiring)
         await self._on_end(slot, is_drained and not is_left)
@@ -297,11 +299,14 @@ class Accepting:
         self._by_key = {key: listeners[name] for key, name in names.items()}
         going = [
             intake
-            for intake in chain.from_iterable(self._intakes.values())
+            for intake in chain(self._left, *self._intakes.values())
             if intake.key is not None and intake.key not in names
         ]
         for intake in going:
             intake.stop(Stage.REMOVED)
+        for intake, slot in self._left.items():
+            if slot >= slots:  # while it is open here, it keeps a place among the sockets of its address
+                intake.scope.cancel()
         for intake in chain(self._left, *self._intakes.values()):
             if isinstance(intake.taker, UdpServer):
                 intake.taker.nudge()
@@ -385,7 +390,7 @@ class Accepting:
         if listener is None:  # of an address that is new: whoever gave it follows the next generation already
             self._context.move()
             listener = self._find(key)
-        if listener is not None:
+        if isinstance(listener, StreamListener):
             self._hold(listener, sock, peer)
         elif not self._sharing.pass_on(key, sock, peer):
             sock.close()

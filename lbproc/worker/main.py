@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from lbproc.core.control.messages import Message, SupervisorBound
     from lbproc.net.transport import SocketPeer, Transport
     from lbproc.proxy.client import Client
-    from lbproc.proxy.listener import Listener
+    from lbproc.proxy.listener import StreamListener
     from lbproc.types import Address, Seconds
 
 PULSE: Seconds = 0.1
@@ -170,7 +170,7 @@ class Worker:
 
     # Connections --------------------------------------------------------------------------------------------
 
-    def _hold(self, listener: Listener, sock: socket.socket, peer: SocketPeer) -> None:
+    def _hold(self, listener: StreamListener, sock: socket.socket, peer: SocketPeer) -> None:
         places = None
         if listener.entrance is not None and listener.generation != self._context.generation():
             self._context.move()  # the numbers in force count from now on

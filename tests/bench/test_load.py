@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.load import Answer, BadResponseError, Load, main, render_results
-from tests.e2e.harness import free_port
 from tests.e2e.harness_backend import BackendConnection, Stage, text_response
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,9 @@ from bench.idle import IdleConnections
 from bench.paced import percentile, run_paced
 from bench.process import BenchError
 from bench.rows import ROWS
-from tests.e2e.harness import free_port, wait_until
+from tests.e2e.harness import wait_until
 from tests.e2e.harness_backend import Backend, BackendConnection, Stage, text_response
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,6 +28,7 @@ def answering(path: Path, answer: bytes | None) -> Iterator[list[Message]]:
 
     def serve() -> None:
         connection, _ = listener.accept()
+        listener.close()  # who asks again is refused at once, and need not wait for an answer in vain
         decoder = Decoder()
         with connection:
             while received := connection.recv(4096):

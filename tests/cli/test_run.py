@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from lbproc.cli import main
 from lbproc.cli.client import ask
 from lbproc.core.control.messages import StatusRequest
 from lbproc.errors import ControlError
+from tests.ports import free_port
 
 LBPROC = [sys.executable, "-m", "lbproc"]
 
@@ -32,13 +32,6 @@ def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         timeout=60,
         env={key: value for key, value in os.environ.items() if key != "LBPROC_SOCKET"},
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -70,14 +70,14 @@ def test_certificates_have_a_table_with_the_first_to_expire_on_top() -> None:
     certificates = [
         one | {"not_after": 86400.0 * 90, "days_left": 90, "names": ["a.com", "b.com", "c.com", "d.com"]},
         one
-        | {"not_after": 86400.0 * 20, "days_left": 20, "key_kind": "ECDSA", "listener": None, "pool": "db"},
+        | {"not_after": 86400.0 * 10, "days_left": 10, "key_kind": "ECDSA", "listener": None, "pool": "db"},
         one | {"days_left": -1},
     ]
     lines = render_status(status(certificates=certificates)).splitlines()
     assert lines[lines.index("") :][-4:] == [
         "CERTIFICATE                     KEY    OF            EXPIRES     DAYS LEFT",
         "a.com                           RSA    listener web  1970-01-01  EXPIRED",
-        "a.com                           ECDSA  pool db       1970-01-21  20 !",
+        "a.com                           ECDSA  pool db       1970-01-11  10 !",
         "a.com, b.com, c.com and 1 more  RSA    listener web  1970-04-01  90",
     ]
 

@@ -20,7 +20,7 @@ from lbproc.config.certificates import (
     read_certificate,
 )
 from lbproc.config.pem_file import refusal_of
-from tests.certificates import Authority, Kind, key_pem, new_key, rsa_key
+from tests.certificates import Authority, Kind, key_pem, new_key, rsa_key, self_signed
 
 ROOT = Authority()
 MIDDLE = Authority("middle", ROOT)
@@ -124,6 +124,13 @@ def test_what_is_no_certificate_or_no_key_is_told_apart() -> None:
     with pytest.raises(ValueError, match="no certificate in PEM form"):
         check_authorities(b"")
     check_authorities(ROOT.pem + MIDDLE.pem)
+    check_authorities(self_signed("a.example.com").chain)
+
+
+@pytest.mark.parametrize("content", [MIDDLE.pem, PAIR.chain], ids=["intermediate", "leaf"])
+def test_authorities_by_which_openssl_trusts_nothing_are_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"is signed by itself, .*; add the certificate of the root"):
+        check_authorities(content)
 
 
 def test_certificate_and_key_may_stand_in_one_file() -> None:

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
-from lbproc.config.authorities import Authorities
 from lbproc.config.diff import FIXED, Change, addresses, diff, why_not
 from lbproc.config.model import Config
+from lbproc.config.pem import PemFile
 from lbproc.config.pem_file import read_pem
 from lbproc.config.place import Surroundings
 from lbproc.config.wording import dotted
@@ -49,6 +49,7 @@ def test_of_certificates_it_is_said_for_whom_and_until_when_and_of_keys_nothing(
     names = ("a.com", "b.com", "c.com", "d.com")
     pair = authority.issue("a.com")
     pair.write(tmp_path, "a")
+    authority.write(tmp_path)
     authority.issue(*names, kind="RSA").write(tmp_path, "b")
     a, b = ({"cert": f"{name}.pem", "key": f"{name}.key"} for name in "ab")
     old = certified(tmp_path, a, b)
@@ -60,21 +61,22 @@ def test_of_certificates_it_is_said_for_whom_and_until_when_and_of_keys_nothing(
     assert changes(certified(tmp_path, a), old) == [
         f"{key}: added {tmp_path}/b.pem: a.com, b.com, c.com and 1 more, until {end}"
     ]
-    assert changes(old, certified(tmp_path, a, b, client_ca="a.pem")) == [
-        f"listeners.web.tls.client_ca: none -> {tmp_path}/a.pem"
+    assert changes(old, certified(tmp_path, a, b, client_ca="ca.pem")) == [
+        f"listeners.web.tls.client_ca: none -> {tmp_path}/ca.pem"
     ]
-    asking = certified(tmp_path, a, b, client_ca="a.pem")
+    asking = certified(tmp_path, a, b, client_ca="ca.pem")
     twice = certified(tmp_path, a | {"hosts": "x"}, a | {"hosts": "y"})
     new = authority.issue("127.0.0.1", days=10)
     new.write(tmp_path, "a")
+    Authority().write(tmp_path)
     end = new.certificate.not_valid_after_utc.date()
     replaced = [
         f"{key}[0].cert: certificate replaced: 127.0.0.1, until {end}",
         f"{key}[0].key: another key in {tmp_path}/a.key",
     ]
     assert changes(old, certified(tmp_path, a, b)) == replaced
-    other_ca = f"listeners.web.tls.client_ca: other content of {tmp_path}/a.pem"
-    assert changes(asking, certified(tmp_path, a, b, client_ca="a.pem")) == [*replaced, other_ca]
+    other_ca = f"listeners.web.tls.client_ca: other content of {tmp_path}/ca.pem"
+    assert changes(asking, certified(tmp_path, a, b, client_ca="ca.pem")) == [*replaced, other_ca]
     again = certified(tmp_path, a | {"hosts": "x"}, a | {"hosts": "y"})
     assert changes(twice, again) == [*replaced, *(line.replace("[0]", "[1]") for line in replaced)]
     text = "\n".join(changes(asking, again))
@@ -210,16 +212,16 @@ def test_where_a_secret_comes_from_is_shown() -> None:
 
 
 def test_of_a_file_that_says_something_else_the_path_is_shown() -> None:
-    def checked(pem: str) -> Config:
+    def checked(pem: bytes) -> Config:
         trusting = config(pools={"web": {"backends": ["a:1"], "health": {"check": "http", "tls": {}}}})
         web = trusting.pools["web"]
         assert web.health is not None
         assert web.health.tls is not None
-        tls = web.health.tls.model_copy(update={"ca": Authorities(pem, "tls/ca.pem")})
+        tls = web.health.tls.model_copy(update={"ca": PemFile("tls/ca.pem", pem)})
         health = web.health.model_copy(update={"tls": tls})
         return trusting.model_copy(update={"pools": {"web": web.model_copy(update={"health": health})}})
 
-    assert changes(checked("one"), checked("other")) == [
+    assert changes(checked(b"one"), checked(b"other")) == [
         "pools.web.health.tls.ca: other content of tls/ca.pem"
     ]
 

@@ -124,3 +124,13 @@ def test_every_field_is_described_and_every_required_one_has_an_example() -> Non
 
 def test_a_route_needs_a_pool_only() -> None:
     assert RouteConfig(pool="web").match == MatchConfig()
+
+
+def test_sessions_of_datagrams_are_limited_in_any_case() -> None:
+    listener = {"bind": "127.0.0.1:53", "pool": "x"}
+    read = ListenerConfig.model_validate
+    assert read(listener).most_connections is None
+    assert read({**listener, "protocol": "udp"}).most_connections == 10_000
+    for protocol in ("http", "udp"):
+        given = read({**listener, "protocol": protocol, "max_connections": 7})
+        assert given.most_connections == 7

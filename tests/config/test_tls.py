@@ -72,13 +72,14 @@ def test_hosts_stand_for_the_names_in_the_certificate(files: Path) -> None:
 
 def test_who_asks_clients_for_what(files: Path) -> None:
     listener = {"client_ca": "ca.pem", "client_auth": "optional"}
-    own = {"client_ca": "a.pem", "client_auth": "required"}
+    Authority().write(files, "other")
+    own = {"client_ca": "other.pem", "client_auth": "required"}
     found = tls(files, certificates=[A, B | own], **listener)
     first, second = map(found.client_auth_for, found.certificates)
     assert first is not None
     assert second is not None
     assert (first.ca.path, first.is_required) == (str(files / "ca.pem"), False)
-    assert (second.ca.path, second.is_required) == (str(files / "a.pem"), True)
+    assert (second.ca.path, second.is_required) == (str(files / "other.pem"), True)
     alone = tls(files, certificates=[A, B | {"client_ca": "ca.pem"}])
     assert alone.client_auth_for(alone.certificates[0]) is None
     required = alone.client_auth_for(alone.certificates[1])
@@ -105,7 +106,7 @@ def test_a_key_that_is_another_one_s_is_an_error_at_the_key(files: Path) -> None
         ({"cert": "tls/"}, '"tls/" is not the path of a file; write one such as "tls/server.pem"'),
         ({"cert": "."}, 'the file "@" cannot be read: it is no regular file; write the path of a readable file in PEM form, such as "tls/server.pem"'),
         ({"cert": "a.key"}, 'the file "@/a.key" gives no usable certificate: it holds a key and no certificate; name the file of the certificate'),
-        ({"client_ca": "a.key"}, 'the file "@/a.key" gives no certificates: it holds a key and no certificate; name the file of the certificate'),
+        ({"client_ca": "a.key"}, 'the file "@/a.key" gives no authorities: it holds a key and no certificate; name the file of the certificate'),
         ({"hosts": ["127.0.0.1"]}, '"127.0.0.1" is an address, and clients name none in a handshake; leave it out: the first certificate is for clients that name no host'),
         ({"hosts": ["a.com:80"]}, '"a.com:80" has a port; hosts match on any port; write "a.com"'),
         ({"client_auth": "yes"}, '"yes" is not a way to ask for certificates; write "required" or "optional"'),
@@ -125,6 +126,8 @@ def test_what_is_wrong_with_a_certificate(files: Path, keys: dict[str, Any], mes
         ({"ciphers": ["ECDHE-RSA-AES128-GCM-SHA265"]}, '"ECDHE-RSA-AES128-GCM-SHA265" is no cipher of this system; did you mean "ECDHE-RSA-AES128-GCM-SHA256"?'),
         ({"ciphers": ["ALL:@SECLEVEL=0"]}, '"ALL:@SECLEVEL=0" is no cipher of this system; write the name of one of TLS 1.2 as OpenSSL has it, such as "ECDHE-ECDSA-AES128-GCM-SHA256"'),
         ({"ciphers": ["TLS_AES_128_GCM_SHA256"]}, '"TLS_AES_128_GCM_SHA256" belongs to TLS 1.3, whose ciphers are all good and always there; leave it out, or write the name of one of TLS 1.2 as OpenSSL has it, such as "ECDHE-ECDSA-AES128-GCM-SHA256"'),
+        ({"ciphers": ["ECDHE-RSA-NULL-SHA"]}, '"ECDHE-RSA-NULL-SHA" encrypts nothing; write the name of one of TLS 1.2 as OpenSSL has it, such as "ECDHE-ECDSA-AES128-GCM-SHA256"'),
+        ({"ciphers": ["ADH-AES128-SHA"]}, '"ADH-AES128-SHA" is of no use with a certificate; write the name of one of TLS 1.2 as OpenSSL has it, such as "ECDHE-ECDSA-AES128-GCM-SHA256"'),
         ({"passthrough": {"127.0.0.1": "db"}}, '"127.0.0.1" is an address, and clients name none in a handshake; leave it out: the first certificate is for clients that name no host'),
         ({"passthrough": {"a.com": "db", "A.com": "db"}}, '"a.com" is there twice, in other cases; keep one of them'),
         ({"passthrough": ["a.com"]}, 'is an array, not a table of hosts; write hosts and pools such as { "db.example.com" = "db" }'),

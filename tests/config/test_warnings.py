@@ -66,17 +66,72 @@ def test_dates(load: Load, tmp_path: Path, pair: Pair, message: str) -> None:
 
 
 def test_a_key_that_others_may_read(load: Load, tmp_path: Path) -> None:
-    (line,) = load(ROOT.issue("a"), mode=0o640)
+    (line,) = load(ROOT.issue("a"), mode=0o644)
     assert line == (
         f"5: listeners.web.tls.certificates[0].key: others may read or write {quote_end(str(tmp_path / 'a.key'))}: "
-        "its mode is 0640; take that from them: mode 0600"
+        "its mode is 0644; take that from them: mode 0600, or 0640 with a group for keys"
     )
+
+
+def test_a_key_that_its_group_may_read(load: Load) -> None:
+    assert load(ROOT.issue("a"), mode=0o640) == []
 
 
 def test_hosts_that_are_not_in_the_certificate(load: Load) -> None:
     hosts = 'key = "a.key", hosts = ["a.com", "b.x.com", "c.b.x.com", "x.com"]'
     lines = load(ROOT.issue("a.com", "*.x.com"), TEXT.replace('key = "a.key"', hosts))
     assert [line.split(": ")[2].split(" ")[0] for line in lines] == ['"c.b.x.com"', '"x.com"']
+
+
+def test_ciphers_that_are_not_recommended(load: Load) -> None:
+    named = 'ciphers = ["ECDHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-SHA", "AES128-SHA"]'
+    lines = load(ROOT.issue("a"), TEXT.replace("watch = true", named))
+    assert [line.partition(": ")[2] for line in lines] == [
+        'listeners.web.tls.ciphers[2]: "ECDHE-RSA-AES128-SHA" has no authenticated encryption; leave it out unless old clients of yours need it',
+        'listeners.web.tls.ciphers[3]: "AES128-SHA" has no forward secrecy and no authenticated encryption; leave it out unless old clients of yours need it',
+    ]
+
+
+def test_authorities_that_have_expired(load: Load, tmp_path: Path) -> None:
+    ROOT.write(tmp_path)
+    asked = 'key = "a.key", client_ca = "ca.pem" }], client_ca = "ca.pem'
+    text = (
+        TEXT.replace('key = "a.key" }], watch = true', f'{asked}"')
+        + 'tls = { ca = "ca.pem" }\nhealth = { tls = { ca = "ca.pem" } }\n'
+    )
+    assert load(ROOT.issue("a"), text) == []
+    config = check_config(tmp_path / "l.toml", {}).config
+    end = ROOT.certificate.not_valid_after_utc
+    found = warnings(config, end.timestamp() + 1)
+    what = (
+        f"the authorities in {quote_end(str(tmp_path / 'ca.pem'))} expired on {end.date()}: nobody is trusted"
+    )
+    assert [(dotted(path), text) for path, text, _ in found if path[-1] != "cert"] == [
+        ("listeners.web.tls.client_ca", what),
+        ("listeners.web.tls.certificates[0].client_ca", what),
+        ("pools.web.tls.ca", what),
+        ("pools.web.health.tls.ca", what),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "health", "message"),
+    [
+        ("udp", "{}", '8: pools.web.health.check: asks by HTTP where requests come by UDP; write check = "udp", or the port where that is answered'),
+        ("udp", '{ check = "tls" }', '8: pools.web.health.check: asks by TLS where requests come by UDP; write check = "udp", or the port where that is answered'),
+        ("tcp", '{ check = "udp" }', '8: pools.web.health.check: asks by UDP, which no listener brings to this pool; write "http", "tcp" or "tls"'),
+        ("udp", '{ check = "udp" }', None),
+        ("udp", '{ check = "tcp" }', None),
+        ("udp", "{ port = 80 }", None),
+        ("tcp", "{}", None),
+    ],
+)  # fmt: skip
+def test_checks_that_ask_what_nobody_serves(
+    load: Load, protocol: str, health: str, message: str | None
+) -> None:
+    tls = 'tls = { certificates = [{ cert = "a.pem", key = "a.key" }], watch = true }'
+    text = TEXT.replace(tls, f'protocol = "{protocol}"') + f"health = {health}\n"
+    assert load(ROOT.issue("a"), text) == ([] if message is None else [message])
 
 
 def test_a_limit_that_nobody_names(load: Load) -> None:

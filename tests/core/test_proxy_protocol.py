@@ -262,6 +262,15 @@ def test_a_datagram_has_a_whole_header_of_version_2() -> None:
             read_datagram_header(raw)
 
 
+def test_of_tls_nothing_is_said_that_would_be_refused_for_its_length() -> None:
+    for name, said in (("x" * 256, "x" * 256), ("x" * 257, ""), ("ä" * 200, ""), ("x" * 4000, "")):
+        tls = ProxyTls("TLSv1.3", common_name=name, has_certificate=True, is_verified=True)
+        raw = render_v2(ProxyHeader(V4.source, V4.destination, fields=ProxyFields(tls=tls)))
+        header = ProxyHeaderBuffer().feed(raw)
+        assert header is not None
+        assert header.fields.tls == ProxyTls("TLSv1.3", "", said, True, True)
+
+
 def test_fields_that_do_not_fit_are_not_sent() -> None:
     with pytest.raises(ValueError, match="larger"):
         render_v2(ProxyHeader(V4.source, V4.destination, fields=ProxyFields(unique_id=b"x" * MAX_HEADER)))

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from tests.e2e.harness import LbprocServer, Program, free_port, web_config
+from tests.e2e.harness import LbprocServer, Program, web_config
 from tests.e2e.harness_backend import Stage
 from tests.e2e.harness_client import RawClient
 from tests.e2e.harness_dialogue import Proxy
 from tests.e2e.harness_nginx import Nginx
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence

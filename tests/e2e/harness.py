@@ -1,17 +1,15 @@
 """Real programs under test: starting, waiting, stopping, and proving that nothing is left.
 
-Owns processes and ports. Every program runs in a session of its own, so that all it forks can be found and
-killed by its process group, whatever becomes of its parent. Invariants: nothing here waits without a
-deadline; what a program wrote to standard error is kept for the message of a failed test.
+Owns processes. Every program runs in a session of its own, so that all it forks can be found and killed by
+its process group, whatever becomes of its parent. Invariants: nothing here waits without a deadline; what a
+program wrote to standard error is kept for the message of a failed test.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -34,9 +32,6 @@ PATIENCE: Seconds = 20.0
 T = TypeVar("T")
 
 _ROOT = Path(__file__).parents[2]
-# Below the range from which Linux takes ports for outgoing connections, which would take ours at any moment.
-_FIRST_PORT, _LAST_PORT = 12_000, 32_000
-_ports = itertools.count(os.getpid() * 37)
 
 
 def wait_until(condition: Callable[[], T], what: str, within: Seconds = PATIENCE) -> T:
@@ -50,19 +45,6 @@ def wait_until(condition: Callable[[], T], what: str, within: Seconds = PATIENCE
         assert time.perf_counter() < deadline, f"not within {within} s: {what}"
         time.sleep(0.005)  # the one pause of all tests: between two looks at a condition
     return value
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on."""
-    for number in _ports:
-        port = _FIRST_PORT + number % (_LAST_PORT - _FIRST_PORT)
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("the ports never end")
 
 
 @dataclass(frozen=True, slots=True)

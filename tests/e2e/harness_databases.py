@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import PATIENCE, Program, all_processes, free_port, wait_until
+from tests.e2e.harness import PATIENCE, Program, all_processes, wait_until
 from tests.e2e.harness_client import RawClient
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -20,7 +20,8 @@ from contextlib import ExitStack, suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 
-from tests.e2e.harness import PATIENCE, LbprocServer, free_port, wait_until
+from tests.e2e.harness import PATIENCE, LbprocServer, wait_until
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.e2e.echo_backend import FAREWELL
-from tests.e2e.harness import Program, free_port
+from tests.e2e.harness import Program
 from tests.e2e.harness_client import RawClient
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     import socket

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tests.e2e.harness import Program, free_port
+from tests.e2e.harness import Program
 from tests.e2e.harness_client import fetch
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.harness import free_port
 from tests.e2e.harness_client import fetch
+from tests.ports import free_port
 
 
 class Admin:

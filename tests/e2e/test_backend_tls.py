@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.certificates import Authority, self_signed
-from tests.e2e.harness import free_port, wait_until
+from tests.e2e.harness import wait_until
 from tests.e2e.harness_client import RawClient, fetch
 from tests.e2e.harness_nginx import Nginx
 from tests.e2e.harness_secure_backend import Secure, babble, stall
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ import pytest
 from lbproc.cli.client import ask
 from lbproc.core.control.messages import ReloadRequest
 from tests.certificates import Authority
-from tests.e2e.harness import free_port, wait_until
+from tests.e2e.harness import wait_until
 from tests.e2e.harness_client import RawClient
 from tests.e2e.harness_databases import (
     PgBench,
@@ -26,6 +26,7 @@ from tests.e2e.harness_databases import (
     postgres_programs,
     redis_benchmark,
 )
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

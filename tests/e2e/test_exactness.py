@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import free_port, wait_until
+from tests.e2e.harness import wait_until
 from tests.e2e.harness_client import RawClient, render_request
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

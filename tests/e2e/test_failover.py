@@ -17,11 +17,12 @@ import pytest
 import trio
 
 from lbproc.core.retry import has_credit, withdrawn
-from tests.e2e.harness import Program, free_port, wait_until
+from tests.e2e.harness import Program, wait_until
 from tests.e2e.harness_backend import BackendConnection, serve_requests, text_response
 from tests.e2e.harness_client import RawClient, fetch, render_request
 from tests.e2e.load import Load
 from tests.e2e.scrape import Admin
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lbproc.proxy.connection import TURNS
-from tests.e2e.harness import all_processes, free_port, wait_until
+from tests.e2e.harness import all_processes, wait_until
 from tests.e2e.harness_client import render_request
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Connect, StartLbproc

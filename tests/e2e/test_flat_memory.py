@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import LbprocServer, free_port, wait_until
+from tests.e2e.harness import LbprocServer, wait_until
 from tests.e2e.memory import Growth, private_bytes
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

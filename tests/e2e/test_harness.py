@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import Program, all_processes, free_port, wait_until
+from tests.e2e.harness import Program, all_processes, wait_until
 from tests.e2e.harness_backend import BackendConnection, Stage, text_response
 from tests.e2e.harness_client import RawClient, fetch, render_request
 from tests.e2e.harness_wire import Message, Reader
@@ -54,10 +54,6 @@ def test_waiting_ends_at_the_deadline() -> None:
 def test_the_process_table_has_this_process() -> None:
     mine = [process for process in all_processes() if process.pid == os.getpid()]
     assert [process.parent for process in mine] == [os.getppid()]
-
-
-def test_free_ports_differ() -> None:
-    assert len({free_port() for _ in range(50)}) == 50
 
 
 RESPONSES = [

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.e2e.harness import LbprocServer, free_port, web_config
+from tests.e2e.harness import LbprocServer, web_config
 from tests.e2e.harness_backend import Backend, Stage
 from tests.e2e.harness_client import RawClient
 from tests.e2e.test_conformance_chunks import ALL as BODIES
 from tests.e2e.test_conformance_chunks import CHUNKED
 from tests.e2e.test_conformance_refused import ALL as HEADS
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import LbprocServer, free_port, wait_until
+from tests.e2e.harness import LbprocServer, wait_until
 from tests.e2e.harness_client import render_request
 from tests.e2e.scrape import Admin
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

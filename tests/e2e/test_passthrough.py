@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from tests.certificates import Authority
-from tests.e2e.harness import PATIENCE, free_port
+from tests.e2e.harness import PATIENCE
 from tests.e2e.harness_client import RawClient
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

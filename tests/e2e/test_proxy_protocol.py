@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import free_port, wait_until
+from tests.e2e.harness import wait_until
 from tests.e2e.harness_client import RawClient
 from tests.e2e.harness_proxies import STREAM_MODULE, Haproxy, NginxPeer
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

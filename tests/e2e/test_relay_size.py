@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.certificates import Authority
-from tests.e2e.harness import free_port, wait_until
+from tests.e2e.harness import wait_until
 from tests.e2e.harness_client import RawClient
 from tests.e2e.harness_secure import TlsClient, client_context
 from tests.e2e.memory import Growth
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

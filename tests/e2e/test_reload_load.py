@@ -15,9 +15,10 @@ from trio_websocket import serve_websocket
 
 from lbproc.cli.client import ask
 from lbproc.core.control.messages import ReloadRequest
-from tests.e2e.harness import LbprocServer, free_port, wait_until
+from tests.e2e.harness import LbprocServer, wait_until
 from tests.e2e.memory import private_bytes
 from tests.e2e.traffic import Connection, Traffic, connection_to, echo, stream_numbers
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import free_port, wait_until, web_config
+from tests.e2e.harness import wait_until, web_config
 from tests.e2e.harness_client import RawClient, fetch, render_request
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.harness import Program, free_port, wait_until, web_config
+from tests.e2e.harness import Program, wait_until, web_config
 from tests.e2e.harness_client import RawClient, fetch
 from tests.e2e.harness_systemd import ManagedLbproc, listening_socket, listening_unix_socket
 from tests.e2e.load import Load
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.e2e.harness_backend import Stage

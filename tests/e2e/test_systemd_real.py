@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import LbprocServer, free_port, wait_until, web_config
+from tests.e2e.harness import LbprocServer, wait_until, web_config
 from tests.e2e.harness_client import fetch
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.e2e.harness_backend import Stage

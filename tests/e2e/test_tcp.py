@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import PATIENCE, free_port, wait_until
+from tests.e2e.harness import PATIENCE, wait_until
 from tests.e2e.harness_echo import EchoBackend, EchoClient
 from tests.e2e.memory import Growth
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,9 @@ import pytest
 from lbproc.core.proxy_protocol import ProxyHeader, render_v1, render_v2
 from lbproc.types import TcpAddress
 from tests.core.tls.hellos import hello_of_openssl
-from tests.e2e.harness import PATIENCE, free_port, wait_until
+from tests.e2e.harness import PATIENCE, wait_until
 from tests.e2e.harness_tls import Pki, everything
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

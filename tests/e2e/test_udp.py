@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import LbprocServer, free_port, wait_until
+from tests.e2e.harness import LbprocServer, wait_until
 from tests.e2e.scrape import Admin
 from tests.e2e.udp import UdpBackend, UdpClient
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,7 +140,8 @@ def test_each_flow_has_one_backend_through_everything(start_lbproc: StartLbproc,
     assert server.stop() == 0
     lines = server.access_log()
     assert {line["listener"] for line in lines} == {"dns"}
-    assert {line["cause"] for line in lines} <= {None, "destination_unavailable"}
+    # The last: of what siblings still served of slots that were given up.
+    assert {line["cause"] for line in lines} <= {None, "destination_unavailable", "drain_timeout"}
 
 
 def test_hostile_datagrams_cost_no_more_than_the_listener_allows(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.harness import Program, free_port, wait_until
+from tests.e2e.harness import Program, wait_until
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +107,7 @@ def test_every_question_is_answered_whatever_happens(
     backends = {name: start(name) for name in answers}
     port = free_udp_port()
     text = CONFIG.format(
-        port=port, idle="5s", one=backends["one"].address, two=backends["two"].address, query=QUERY
+        port=port, idle="1s", one=backends["one"].address, two=backends["two"].address, query=QUERY
     )
     server = start_lbproc(text, workers=3)
     batch = tmp_path / "questions"
@@ -144,7 +145,7 @@ def test_every_question_is_answered_whatever_happens(
     os.kill(server.worker_pids()[1], signal.SIGKILL)
     after_death = ask(tries=3)  # what it had read when it died is lost, as datagrams are
     assert sum(after_death.values()) == questions
-    reload('idle = "5s"', 'idle = "6s"')
+    reload('idle = "1s"', 'idle = "2s"')
     reload("workers = 3", "workers = 4")
     assert sum(ask().values()) == questions
     reload("workers = 4", "workers = 2")

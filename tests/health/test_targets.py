@@ -14,7 +14,8 @@ from lbproc.config.pem_file import read_pem
 from lbproc.config.place import Surroundings
 from lbproc.core.health import Cadence, Subject
 from lbproc.health.questions import ByteQuestion, HttpQuestion
-from lbproc.health.targets import Contexts, Key, Member, Target, read_members, targets
+from lbproc.health.targets import Key, Member, Target, read_members, targets
+from lbproc.net.tls.upstream import ClientContexts
 from lbproc.types import Row, TcpAddress, UnixAddress
 from tests.certificates import Authority
 
@@ -26,16 +27,16 @@ B2 = Member("web", "b2", "unix:/b2.sock", Row(2), ("unix:/b2.sock",))
 def of(
     health: dict[str, Any] | None,
     *members: Member,
-    contexts: Contexts | None = None,
+    contexts: ClientContexts | None = None,
     tls: dict[str, Any] | None = None,
 ) -> dict[Key, Target]:
     pool = {"backends": ["a:1"]} | ({} if health is None else {"health": health})
     pool |= {} if tls is None else {"tls": tls}
     config = Config.model_validate(
         {"listeners": {"web": {"bind": "127.0.0.1:0", "pool": "web"}}, "pools": {"web": pool}},
-        context=Surroundings(read_file=Path.read_text, read_pem=read_pem),
+        context=Surroundings(read_pem=read_pem),
     )
-    return targets(config, members or (B1,), contexts or Contexts())
+    return targets(config, members or (B1,), contexts or ClientContexts())
 
 
 def one(health: dict[str, Any], member: Member = B1) -> Target:
@@ -101,7 +102,7 @@ def test_secrets_are_sent_and_show_nowhere() -> None:
         },
         context=Surroundings(environ={"B": "hush puppy"}),
     )
-    (target,) = targets(config, [B1], Contexts()).values()
+    (target,) = targets(config, [B1], ClientContexts()).values()
     question = target.probe.question
     assert isinstance(question, HttpQuestion)
     assert ("X-B", "hush puppy") in question.headers
@@ -167,19 +168,18 @@ def test_verification_can_be_given_up_and_authorities_named() -> None:
     assert ["lbproc tests" in str(ca["subject"]) for ca in ours.context.get_ca_certs()] == [True]
 
 
-def test_contexts_are_made_once_and_forgotten_when_nobody_asks() -> None:
-    contexts = Contexts()
+def test_a_context_is_made_once_for_all_who_have_it() -> None:
+    contexts = ClientContexts()
 
     def context(health: dict[str, Any]) -> ssl.SSLContext:
         (target,) = of(health, contexts=contexts).values()
         assert target.probe.encryption is not None
-        contexts.forget_others()
         return target.probe.encryption.context
 
     strict = context({"tls": {}})
     assert context({"tls": {}}) is strict
     assert context({"tls": {"verify": False}}) is not strict
-    assert context({"tls": {}}) is not strict
+    assert context({"check": "tls"}) is not strict  # which names no protocol
 
 
 # A pool with TLS
@@ -208,7 +208,7 @@ def test_checks_of_a_pool_with_tls_speak_it_as_requests_do(
 
 def test_they_trust_whom_the_pool_trusts(tmp_path: Path) -> None:
     ca = str(Authority("backends").write(tmp_path))
-    contexts = Contexts()
+    contexts = ClientContexts()
     encryption = [
         target.probe.encryption
         for _ in range(2)
@@ -250,7 +250,7 @@ def test_checks_of_pools_with_proxy_headers_say_that_they_are_nobodys(
         config = Config.model_validate(
             {"listeners": {"web": {"bind": "127.0.0.1:0", "pool": "web"}}, "pools": {"web": pool}}
         )
-        (target,) = targets(config, (B1,), Contexts()).values()
+        (target,) = targets(config, (B1,), ClientContexts()).values()
         return target.probe.greeting
 
     assert probe() == greeting

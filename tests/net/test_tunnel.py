@@ -14,6 +14,7 @@ from lbproc.net.readiness import Deadlines, Dispatcher
 from lbproc.net.transport import Transport
 from lbproc.net.tunnel import Tunnel as RelayedTunnel
 from lbproc.net.tunnel import TunnelReason
+from tests.net.tls.pairs import tls_pair
 from tests.net.waiting import (
     TransportPair,
     converse,
@@ -69,6 +70,27 @@ async def ended(tunnel: Tunnel) -> TunnelEnd:
     await wait_all_tasks_blocked()
     assert tunnel.end is not None
     return tunnel.end
+
+
+async def test_the_end_gets_to_a_slow_reader_by_tls_who_talks_meanwhile(nursery: trio.Nursery) -> None:
+    inner_client, inner_a = memory_pair(1000)
+    client, a = await tls_pair(inner_client, inner_a)
+    b, backend = memory_pair()
+    client.recv(100)
+    tunnel = RelayedTunnel(a, b)
+    nursery.start_soon(tunnel.relay, Deadlines(), math.inf)
+    await wait_all_tasks_blocked()
+    backend.send(b"x" * (1000 - 22))  # with what a record costs, no room is left for close_notify
+    backend.shutdown_write()
+    await wait_all_tasks_blocked()
+    for word in (b"one", b"two"):
+        client.send(word)
+        await wait_all_tasks_blocked()
+    assert backend.recv(100) == b"onetwo"
+    with trio.fail_after(5):
+        assert await receive_to_end(client) == b"x" * 978
+    assert not client.is_truncated
+    client.close()
 
 
 async def test_a_tunnel_carries_both_ways_at_once(tunnel: Tunnel, nursery: trio.Nursery) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
+import subprocess
+import sys
 from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -172,3 +174,32 @@ def test_an_address_of_nobody_is_refused_at_once() -> None:
         open_first(TcpAddress("192.0.2.1", 9), 1)
     assert isinstance(refused.value.__cause__, OSError)
     assert refused.value.__cause__.errno == errno.EADDRNOTAVAIL
+
+
+NO_PORT = """
+import fcntl, socket, struct
+from pathlib import Path
+from lbproc.net.udp import NO_ROOM, open_upstream
+from lbproc.types import TcpAddress
+with socket.socket() as any_socket:  # SIOCSIFFLAGS: IFF_UP
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sH14x", b"lo", 1))
+Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40001")
+sockets = []
+try:
+    while len(sockets) < 10:
+        sockets.append(open_upstream(TcpAddress("127.0.0.1", 53)))
+except OSError as error:
+    print(len(sockets), error.errno in NO_ROOM, error.strerror)
+"""
+
+
+def test_a_host_without_a_free_port_is_no_fault_of_a_backend() -> None:
+    alone = ["unshare", "--user", "--map-root-user", "--net"]
+    command = [*alone, sys.executable, "-c", NO_PORT]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare")
+    if "unshare" in said.stderr or "PermissionError" in said.stderr or "Read-only" in said.stderr:
+        pytest.skip(f"namespaces are not allowed here: {said.stderr}")
+    assert said.stdout == "2 True no port is free (net.ipv4.ip_local_port_range)\n", said.stderr

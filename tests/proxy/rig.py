@@ -19,6 +19,7 @@ from lbproc.net.readiness import Deadlines, park
 from lbproc.net.transport import ConnectionLost
 from lbproc.proxy.context import WorkerContext
 from lbproc.proxy.http_listener import HttpListener
+from lbproc.proxy.listener import StreamListener
 from lbproc.proxy.runtime import Runtime
 from lbproc.shm.layout import Capacities
 from lbproc.shm.table import Table
@@ -196,7 +197,9 @@ class Rig:
         """A new client connection, served in the nursery."""
         theirs, ours = memory_pair(self._capacity)
         ours.peer_ip = peer_ip
-        connection = self.runtime.listeners[listener].open(ours, self.context)
+        form = self.runtime.listeners[listener]
+        assert isinstance(form, StreamListener)
+        connection = form.open(ours, self.context)
         nursery.start_soon(connection.serve)
         self.last_connection = connection
         return Wire(theirs, self.deadlines)

@@ -260,6 +260,16 @@ async def test_connections_that_were_there_are_counted_at_limits_that_come(world
     assert len(admitted(entrance, 1, OTHER)) == 1
 
 
+async def test_a_limit_that_counts_by_something_else_now_counts_what_is_open(world: World) -> None:
+    old = world.worker({"limits": ["one"]}, one={"connections": 3})
+    held = admitted(old, 2)
+    world.generation = 2
+    new = world.worker({"limits": ["one"]}, one={"connections": 3, "key": "listener"})
+    for places in held:
+        new.complete(places, CLIENT)
+    assert len(admitted(new, 3, OTHER)) == 1
+
+
 @pytest.mark.parametrize("when_full", ["admit", "refuse"])
 async def test_a_full_table_of_keys_admits_or_refuses_and_says_so(
     make_world: Callable[..., World], rig: Rig, when_full: str
@@ -308,7 +318,7 @@ async def test_what_there_is_no_room_to_count_stays_all_the_same(make_world: Cal
     assert entrance.enter(OTHER) is not None
     places = Places(lambda _: None)
     entrance.complete(places, CLIENT)
-    assert list(places.held) == [""]
+    assert list(places.held) == [("", "")]
 
 
 async def test_what_a_dead_worker_held_is_taken_back(world: World) -> None:

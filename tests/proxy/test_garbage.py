@@ -20,6 +20,7 @@ import trio
 from lbproc.net.connect import open_transport
 from lbproc.net.readiness import Dispatcher, Source
 from lbproc.net.transport import SocketTransport
+from lbproc.proxy.listener import StreamListener
 from lbproc.types import Row
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ class Stage:
             theirs = socket.create_connection(front.getsockname())
             ours, peer = front.accept()
         transport = SocketTransport(ours, self._dispatcher, peer)
-        connection = self.rig.runtime.listeners["web"].open(transport, self.rig.context)
+        listener = self.rig.runtime.listeners["web"]
+        assert isinstance(listener, StreamListener)
+        connection = listener.open(transport, self.rig.context)
         assert self._serving is not None
         self._serving.start_soon(connection.serve)
         self.connections.append(connection)

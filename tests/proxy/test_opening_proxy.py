@@ -183,6 +183,36 @@ async def test_connections_that_are_relayed_begin_with_a_header_too(
     assert json.loads(line)["client_ip"] == "203.0.113.7"
 
 
+async def test_limits_that_come_count_clients_that_are_there_by_their_headers(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    listener = {"bind": "127.0.0.1:8080", "pool": "web", **LISTENER}
+    pools = {"web": {"backends": ["127.0.0.1:9001"]}}
+    rig = Rig(tmp_path, {"listeners": {"web": listener}, "pools": pools})
+    first = rig.client(nursery, peer_ip=PROXY)
+    await first.send(V1)
+    await wait_all_tasks_blocked()
+    limited = {
+        "listeners": {"web": {**listener, "limits": ["few"]}},
+        "pools": pools,
+        "limits": {"few": {"connections": 1}},
+    }
+    rig.reload(limited)
+    rig.context.move()
+    opening = rig.last_connection
+    opening.follow()
+    for _ in range(2):
+        second = rig.client(nursery, peer_ip=PROXY)
+        await second.send(V2 + GET)
+        assert await second.is_reset()
+    first.transport.close()
+    await wait_all_tasks_blocked()
+    opening.follow()  # too late to count
+    third = rig.client(nursery, peer_ip=PROXY)
+    await third.send(V2 + GET)
+    assert b"X-Forwarded-For: 203.0.113.7" in await forwarded(rig, third)
+
+
 async def test_limits_of_clients_hold_for_whom_the_header_names(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import sys
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lbproc.core.proxy_protocol import render_v1
 from lbproc.core.tls.certificate import read_certificate
+from lbproc.errors import StartError
 from lbproc.net.tls.failure import TlsFailed
 from lbproc.net.transport import ConnectionLost
 from lbproc.types import TcpAddress
@@ -647,3 +649,13 @@ async def test_the_client_of_an_opening_is_the_one_that_it_became(rig: Rig, nurs
     assert rig.last_connection.cut(rows) is None
     assert rig.last_connection.follow()
     assert rig.last_connection.listener is rig.http()
+
+
+async def test_only_a_listener_that_asks_for_client_certificates_needs_what_reads_them(
+    make_rig: MakeRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lbproc.core.tls.certificate_reader", None)
+    plain = {"certificates": [secure.certificate(tmp_path, "a.test")]}
+    make_rig(listener={"tls": plain})
+    with pytest.raises(StartError, match="cannot be loaded"):
+        make_rig(listener={"tls": secure.hosts(tmp_path)})

@@ -238,6 +238,21 @@ async def test_silence_both_ways_ends_it(
     assert line(rig)["cause"] == "idle_timeout"
 
 
+@pytest.mark.parametrize("who", ["client", "backend"])
+async def test_silence_of_one_who_takes_nothing_does_not_look_like_an_end(
+    make_rig: MakeRig, nursery: trio.Nursery, autojump_clock: MockClock, who: str
+) -> None:
+    rig = make_rig(listener=TCP | {"timeouts": {"tunnel": "10s"}}, capacity=1000)
+    client, backend = await dialogue(rig, nursery)
+    talker, silent = (backend, client) if who == "client" else (client, backend)
+    while talker.transport.send(b"x" * 1000):
+        await wait_all_tasks_blocked()
+    await trio.sleep(11)
+    assert await silent.is_reset()
+    assert rig.in_flight() == 0
+    assert line(rig)["cause"] == "idle_timeout"
+
+
 async def test_what_is_cut_off_by_the_end_of_a_drain_does_not_look_complete(rig: Rig) -> None:
     async with trio.open_nursery() as serving:
         client, backend = await dialogue(rig, serving)

@@ -10,9 +10,11 @@ import trio
 
 from lbproc.core.proxy_protocol import ProxyHeader, read_datagram_header, render_v2
 from lbproc.core.sessions import QUIET, REMOVED_WITHIN, Stage
+from lbproc.proxy.cutting import cut_what_is_out
 from lbproc.shm.views import Refusal, WorkerCounter
 from lbproc.types import Admin, Health, Row, TcpAddress
 from tests.proxy.udp_rig import End, UdpRig
+from tests.supervisor.scarcity import no_descriptor_left
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -362,6 +364,62 @@ async def test_a_reload_that_changes_other_things_moves_nobody(rig: UdpRig) -> N
     assert rig.backends[0].received() == [(b"?", sender)]  # over the same socket
     await rig.pass_time(2)
     assert rig.in_flight() == [0, 0]
+
+
+async def test_a_longer_silence_that_a_reload_allows_is_remembered_of_flows_that_go_on(rig: UdpRig) -> None:
+    first = rig.start()
+    first.serve(rig.sock)
+    clients = [rig.client() for _ in range(6)]
+    owners = [await owner(rig, client) for client in clients]
+    config = rig.config({"timeouts": {"idle": "100s"}})
+    rig.reload(first, config)
+    await rig.say(clients[0])
+    rig.backends[owners[0]].received()
+    await rig.pass_time(90)
+    assert sum(rig.in_flight()) == 6
+    rig.kill(first)
+    await rig.settle()
+    second = rig.start(config)
+    second.serve(rig.sock)
+    clients.reverse()
+    assert [await owner(rig, client) for client in clients] == owners[::-1]
+
+
+async def test_where_no_way_leads_to_one_backend_another_is_found(rig: UdpRig) -> None:
+    worker = rig.start(rig.config(backends=["255.255.255.255:9", rig.backends[1].address]))
+    worker.serve(rig.sock)
+    await rig.say(rig.client())
+    assert rig.backends[1].datagrams() == [b"?"]
+    assert rig.in_flight() == [0, 1]
+    assert rig.events().count("backend_unreachable") == 1
+
+
+async def test_a_session_may_be_cut_when_its_backend_goes_out_of_use(rig: UdpRig) -> None:
+    worker = rig.start(rig.config(on_down="cut"))
+    server = worker.serve(rig.sock)
+    clients = [rig.client() for _ in range(4)]
+    owners = [await owner(rig, client) for client in clients]
+    rig.set_health(0, Health.DOWN)
+    assert cut_what_is_out(worker.context.runtime, server.sessions, rig.log) == owners.count(0) == 2
+    await rig.settle()
+    assert rig.in_flight() == [0, 2]
+    assert [await owner(rig, client) for client in clients] == [1, 1, 1, 1]
+    assert [line["cause"] for line in rig.lines()] == ["destination_unavailable"] * 2
+
+
+async def test_without_a_descriptor_a_datagram_is_dropped_and_told(rig: UdpRig) -> None:
+    worker = rig.start()
+    worker.serve(rig.sock)
+    client = rig.client()
+    with no_descriptor_left():
+        for _ in range(3):
+            await rig.say(client)
+    assert rig.in_flight() == [0, 0]
+    assert rig.open() == 0
+    assert worker.counted(WorkerCounter.ACCEPT_PAUSES) == worker.counted(WorkerCounter.DATAGRAMS_REFUSED) == 3
+    assert rig.events().count("accept_paused") == 1
+    await rig.say(client)
+    assert sum(rig.in_flight()) == 1
 
 
 # Limits -----------------------------------------------------------------------------------------------------

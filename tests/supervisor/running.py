@@ -24,16 +24,11 @@ from lbproc.core.control.messages import CommandLineRequest, ReloadRequest, Repl
 from lbproc.errors import LbprocError
 from lbproc.supervisor.belongings import Entries
 from lbproc.supervisor.start import run
+from tests.ports import free_port
 from tests.supervisor.small_children import SmallWorker, small_controller
 
 PATIENCE = 20.0
 """Nothing takes this long; a test that waits longer has found a defect."""
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def run_small_worker(trouble: Path, boot: WorkerBoot) -> int:

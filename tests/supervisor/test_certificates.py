@@ -11,7 +11,7 @@ from lbproc.config.certified import DAY, today
 from lbproc.config.load import check_config
 from lbproc.config.model import Config
 from lbproc.config.pem_file import stamp_of
-from lbproc.supervisor.certificates import LOOK_EVERY, CertificateCare, watched_files
+from lbproc.supervisor.certificates import AGAIN_AFTER, LOOK_EVERY, CertificateCare, watched_files
 from lbproc.telemetry.log import ErrorLog, open_error_log
 from tests.certificates import Authority
 
@@ -93,6 +93,19 @@ def test_files_that_changed_are_read_once_they_no_longer_change(base: Path, logg
     assert [looking.look() for _ in range(3)] == [False] * 3
 
 
+def test_what_was_refused_is_tried_again_after_a_while(base: Path, logged: LoggedLines) -> None:
+    looking = Looking(base, logged.log)
+    ROOT.issue("a.com").write(base, "a")
+    assert [looking.look() for _ in range(3)] == [False, True, False]
+    looks = int(AGAIN_AFTER / LOOK_EVERY) * 2
+    assert not any(looking.look() for _ in range(looks)), "what changed nothing"
+    looking.care.refused()
+    assert [looking.look() for _ in range(looks)].count(True) == 1
+    looking.care.refused()
+    looking.config = configured(base)  # as a reload would that somebody else asked for
+    assert not any(looking.look() for _ in range(looks))
+
+
 def test_a_link_that_is_switched_is_a_change(base: Path, logged: LoggedLines) -> None:
     for version in ("1", "2"):
         (base / version).mkdir()
@@ -129,17 +142,17 @@ def test_an_expiry_is_told_once_a_day_and_louder_when_it_has_come(base: Path, lo
         looking.now += 60
         looking.look()
 
-    days(59)
+    days(75)
     assert logged.of("certificate_expires") == []
     days(1.5)
     for _ in range(5):
         days(0.1)
     (line,) = logged.of("certificate_expires")
     assert line.startswith("key=listeners.web.tls.certificates[0] names=a.com not_after=")
-    assert line.endswith(" days=29")
+    assert line.endswith(" days=13")
     days(0.6)
-    assert [line.rpartition("=")[2] for line in logged.of("certificate_expires")] == ["29", "28"]
-    days(30)
+    assert [line.rpartition("=")[2] for line in logged.of("certificate_expires")] == ["13", "12"]
+    days(14)
     days(1.1)
     assert len(logged.of("certificate_expires")) == 2
     assert len(logged.of("certificate_expired")) == 2

@@ -19,7 +19,8 @@ from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from tests.certificates import Authority
-from tests.supervisor.running import PATIENCE, free_port, wait_for
+from tests.ports import free_port
+from tests.supervisor.running import PATIENCE, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -24,6 +24,7 @@ from lbproc.core.control.messages import Reply, StopRequest
 from lbproc.shm.layout import Capacities
 from lbproc.supervisor import start
 from lbproc.supervisor.belongings import Entries
+from tests.ports import free_port
 from tests.supervisor.looking import (
     CHANGES,
     NEW,
@@ -43,7 +44,6 @@ from tests.supervisor.looking import (
 )
 from tests.supervisor.running import (
     RunningSupervisor,
-    free_port,
     is_gone,
     wait_for,
 )

@@ -16,6 +16,7 @@ from lbproc.controller import run_controller
 from lbproc.core.control.messages import Reply
 from lbproc.supervisor.belongings import Entries
 from lbproc.worker import run_worker
+from tests.ports import free_port
 from tests.supervisor.looking import (
     NEW,
     Snapshot,
@@ -28,7 +29,7 @@ from tests.supervisor.looking import (
     run_worker_beside_a_small_one,
     slots,
 )
-from tests.supervisor.running import RunningSupervisor, free_port, is_gone, run_small_worker, wait_for
+from tests.supervisor.running import RunningSupervisor, is_gone, run_small_worker, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_limits")]
 

@@ -40,7 +40,7 @@ def shown(running: RunningSupervisor) -> dict[str, Any]:
 def test_changed_files_are_taken_without_the_configuration_and_what_is_half_written_is_not(
     tmp_path: Path,
 ) -> None:
-    ROOT.issue("one.com", days=20).write(tmp_path, "a")
+    ROOT.issue("one.com", days=10).write(tmp_path, "a")
     with RunningSupervisor(tmp_path) as running:
         assert running.state()["certificates"] == []
         reply = use(running, watch=True)
@@ -49,7 +49,7 @@ def test_changed_files_are_taken_without_the_configuration_and_what_is_half_writ
         assert (certificate["listener"], certificate["names"], certificate["days_left"]) == (
             "web",
             ["one.com"],
-            19,
+            9,
         )
         assert (
             "certificate_expires key=listeners.web.tls.certificates[0] names=one.com"

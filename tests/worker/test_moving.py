@@ -292,6 +292,7 @@ async def test_who_is_born_after_the_reload_serves_what_is_queued_at_addresses_t
     old_listeners = {
         "gone": {"bind": "127.0.0.1:0", "pool": "gone"},
         "old": {"bind": "127.0.0.1:0", "pool": "web"},
+        "web": {"bind": "127.0.0.1:0", "pool": "web"},
     }
     scene.former = Config.model_validate({"pools": pools, "listeners": old_listeners})
     async with AsyncExitStack() as stack:

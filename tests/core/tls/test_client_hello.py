@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import socket
@@ -83,6 +84,11 @@ def test_a_hello_says_which_host_protocols_and_versions() -> None:
         has_ech=True,
         size=len(BROWSER) - 5,
     )
+
+
+def test_a_hello_is_kept_without_its_protocols() -> None:
+    found = good(BROWSER)
+    assert found.without_alpn() == dataclasses.replace(found, alpn=())
 
 
 def test_what_a_hello_does_not_say_is_absent() -> None:

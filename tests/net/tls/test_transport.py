@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _ssl
+import ctypes
 import functools
 import math
 import ssl
@@ -323,6 +325,86 @@ async def test_closing_with_no_room_for_the_last_word_does_not_wait() -> None:
     assert far.is_truncated
 
 
+async def test_the_last_piece_and_the_last_word_go_in_one(server: ssl.SSLContext) -> None:
+    near, far = await tls_pair(*memory_pair(), server=server)
+    while near.recv(100) is not None:
+        pass  # no tickets
+    raw = near._inner
+    assert far.send_last(b"bye") == 3
+    wire = raw.recv(65_536)
+    assert wire is not None
+    near._incoming.write(wire)
+    near._holds = True
+    near.source.ready |= READ
+    assert near.recv(100) == b"bye"
+    assert near.recv(100) == b""
+    assert not near.is_truncated
+    far.close()
+    assert raw.recv(100) == b""  # and nothing is said twice
+
+
+async def test_a_last_piece_that_does_not_fit_is_owed_with_the_last_word_behind_it() -> None:
+    near, far = await tls_pair(*memory_pair(1000))
+    assert far.send_last(b"x" * 5000) == 0
+    received = bytearray()
+
+    async def read() -> None:
+        received.extend(await receive_to_end(near))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await send_all(far, b"x" * 5000)
+        far.close()
+    assert received == b"x" * 5000
+    assert not near.is_truncated
+
+
+@pytest.mark.parametrize("size", [16_384, 16_385, 100_000])
+async def test_a_last_piece_of_any_size_is_sent(size: int) -> None:
+    near, far = await tls_pair(*memory_pair(1_000_000))
+    assert far.send_last(LARGE[:size]) == size
+    far.shutdown_write()
+    assert await receive_to_end(near) == LARGE[:size]
+    assert not near.is_truncated
+
+
+async def test_what_the_peer_sent_before_a_last_piece_is_not_lost() -> None:
+    near, far = await tls_pair(*memory_pair(1_000_000))
+    near.send(b"one")
+    near.send(b"two")
+    assert far.recv(100) == b"one"  # the other record is held
+    assert far.send_last(b"bye") == 3
+    near.send(b"three")
+    assert await receive_exactly(far, 8) == b"twothree"
+    far.shutdown_write()
+    assert await receive_to_end(near) == b"bye"
+
+
+async def test_what_came_with_the_end_of_a_handshake_is_there_at_once() -> None:
+    near, far = tls_ends(*memory_pair())
+    first: list[bytes] = []
+
+    async def ask() -> None:
+        await near.handshake(NEVER_SWEPT, math.inf)
+        near.send(b"a request")
+
+    async def answer() -> None:
+        await far.handshake(NEVER_SWEPT, math.inf)
+        first.append(far.recv_first(2))
+        first.append(far.recv_first(100))
+        first.append(far.recv_first(100))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(answer)
+    assert first == [b"a ", b"request", b""]
+    assert far.recv(100) is None
+    assert not far.source.ready & READ
+    near.send(b"another")
+    assert far.source.ready & READ
+    assert far.recv(100) == b"another"
+
+
 async def test_what_was_tampered_with_is_refused_and_the_peer_is_told(server: ssl.SSLContext) -> None:
     inner_near, inner_far = memory_pair()
     near, far = await tls_pair(inner_near, inner_far, server=server)
@@ -367,6 +449,82 @@ async def test_updated_keys_are_followed() -> None:
     for _ in range(3):
         assert near.send(LARGE) == len(LARGE)
         assert await receive_exactly(far, len(LARGE)) == LARGE
+
+
+# Peers that send much that brings little
+
+
+async def test_a_flood_of_tiny_records_lets_others_have_their_turn_and_loses_nothing() -> None:
+    near, far = await tls_pair(*memory_pair(1 << 22))
+    data = LARGE[:20_000]
+    for byte in data:
+        assert near.send(bytes([byte])) == 1
+    near.shutdown_write()
+    received = bytearray()
+    buffer = memoryview(bytearray(1 << 20))
+    turns = 0
+    while (count := far.recv_into(buffer)) != 0:
+        if count is None:
+            turns += 1
+            assert not far.source.ready & READ
+            assert await park(far.until_readable, NEVER_SWEPT, math.inf)
+        else:
+            assert count < 4096
+            received += buffer[:count]
+    assert received == data
+    assert turns > 4
+
+
+@pytest.mark.parametrize("by", ["recv", "recv_into"])
+async def test_a_flood_that_brings_nothing_lets_others_have_their_turn_and_ends_the_connection(
+    by: str,
+) -> None:
+    near, far = await tls_pair(*memory_pair(1 << 22))
+    near.send(b"x")
+    near._inner.send(update_keys(near, 10_000))
+    buffer = memoryview(bytearray(1))
+
+    def read() -> object:
+        return far.recv(1) if by == "recv" else far.recv_into(buffer)
+
+    assert read()  # behind what was agreed on before
+    for _ in range(3):
+        assert read() is None  # however often it is asked, nothing is done before others were here
+        assert not far.source.ready & READ
+    assert isinstance(far._inner, MemoryTransport)
+    assert len(far._inner._inbox) > 200_000
+    await park(far.until_readable, NEVER_SWEPT, math.inf)
+    with pytest.raises(ConnectionLost, match="no end of empty records"):
+        read()
+
+
+async def test_a_word_now_and_then_in_a_flood_is_heard_in_turn() -> None:
+    near, far = await tls_pair(*memory_pair(1 << 22))
+    for _ in range(6):
+        near._inner.send(update_keys(near, 1000))
+        assert near.send(b"x") == 1
+    received = b""
+    while len(received) < 6:
+        piece = far.recv(100)
+        if piece is None:
+            await park(far.until_readable, NEVER_SWEPT, math.inf)
+        else:
+            received += piece
+    assert received == b"x" * 6
+    far.close()
+    await wait_all_tasks_blocked()  # a turn that was to come finds it closed
+
+
+def update_keys(end: TlsTransport, times: int) -> bytes:
+    """Has one end update its keys, which nobody asked for; gives what it says."""
+    library = ctypes.PyDLL(_ssl.__file__)
+    library.SSL_key_update.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    library.SSL_do_handshake.argtypes = (ctypes.c_void_p,)
+    connection = ctypes.c_void_p.from_address(id(end._ssl._sslobj) + object.__basicsize__ + 8)  # type: ignore[attr-defined]
+    for _ in range(times):
+        assert library.SSL_key_update(connection, 0) == 1
+        assert library.SSL_do_handshake(connection) == 1
+    return end._outgoing.read()
 
 
 # Handshakes that fail
