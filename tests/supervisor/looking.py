@@ -55,7 +55,8 @@ def assert_soon(look: Callable[[], object], expected: object) -> None:
     deadline = time.perf_counter() + PATIENCE / 4
     while look() != expected and time.perf_counter() < deadline:
         time.sleep(0.02)
-    assert look() == expected
+    found = look()
+    assert found == expected, f"this is not what was expected:\n{found}\n{expected}"
 
 
 class Snapshot:
