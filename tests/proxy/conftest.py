@@ -22,7 +22,7 @@ MakeRig = Callable[..., Rig]
 
 @pytest.fixture
 async def make_rig(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[MakeRig]:
-    """Makes a rig of a listener ``web`` and a pool ``web``, with changes, more pools and ``[log]``."""
+    """Makes a rig of a listener ``web`` and a pool ``web``, with changes, and with more tables."""
     rigs: list[Rig] = []
 
     def make(
@@ -31,6 +31,7 @@ async def make_rig(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[MakeR
         pool: dict[str, Any] | None = None,
         pools: dict[str, Any] | None = None,
         log: dict[str, Any] | None = None,
+        limits: dict[str, Any] | None = None,
         capacity: int = 65536,
     ) -> Rig:
         config = copy.deepcopy(BASIC)
@@ -38,6 +39,7 @@ async def make_rig(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[MakeR
         config["pools"]["web"].update(pool or {})
         config["pools"].update(pools or {})
         config["log"] = log or {}
+        config["limits"] = limits or {}
         rig = Rig(tmp_path, config, capacity)
         nursery.start_soon(rig.deadlines.run)
         rigs.append(rig)
@@ -45,9 +47,7 @@ async def make_rig(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[MakeR
 
     yield make
     for rig in rigs:
-        rig.access_log.close()
-        rig.context.log.close()
-        rig.table.close()
+        rig.close()
 
 
 @pytest.fixture

@@ -124,7 +124,11 @@ class Rig:
             wall_clock=UtcClock(),
             random=Random(1),
         )
-        self.runtime = Runtime.begin(self.config, self.context)
+        try:
+            self.runtime = Runtime.begin(self.config, self.context)
+        except BaseException:
+            self.close()
+            raise
         self.refusing: dict[str, str] = {}
         """Addresses whose connects fail, with the kind of failure."""
         self.dialled: list[str] = []
@@ -186,6 +190,12 @@ class Rig:
     async def backend(self) -> Wire:
         """The next connection that the worker opens to a backend."""
         return await self._receive_dialled.receive()
+
+    def close(self) -> None:
+        """Closes its logs and its table."""
+        self.access_log.close()
+        self.context.log.close()
+        self.table.close()
 
     def http(self, name: str = "web") -> HttpListener:
         """A listener that speaks HTTP."""

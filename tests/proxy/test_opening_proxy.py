@@ -15,8 +15,6 @@ from tests.core.tls.hellos import hello_of_openssl
 from tests.proxy.rig import END, Rig, Wire
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.proxy.conftest import MakeRig
 
 PROXY = "10.0.0.1"
@@ -184,11 +182,11 @@ async def test_connections_that_are_relayed_begin_with_a_header_too(
 
 
 async def test_limits_that_come_count_clients_that_are_there_by_their_headers(
-    tmp_path: Path, nursery: trio.Nursery
+    make_rig: MakeRig, nursery: trio.Nursery
 ) -> None:
     listener = {"bind": "127.0.0.1:8080", "pool": "web", **LISTENER}
     pools = {"web": {"backends": ["127.0.0.1:9001"]}}
-    rig = Rig(tmp_path, {"listeners": {"web": listener}, "pools": pools})
+    rig = make_rig(listener=LISTENER)
     first = rig.client(nursery, peer_ip=PROXY)
     await first.send(V1)
     await wait_all_tasks_blocked()
@@ -214,14 +212,10 @@ async def test_limits_that_come_count_clients_that_are_there_by_their_headers(
 
 
 async def test_limits_of_clients_hold_for_whom_the_header_names(
-    tmp_path: Path, nursery: trio.Nursery
+    make_rig: MakeRig, nursery: trio.Nursery
 ) -> None:
-    config = {
-        "listeners": {"web": {"bind": "127.0.0.1:8080", "pool": "web", "limits": ["few"], **LISTENER}},
-        "pools": {"web": {"backends": ["127.0.0.1:9001"]}},
-        "limits": {"few": {"key": "client_ip", "connections": 1}},
-    }
-    rig = Rig(tmp_path, config)
+    limits = {"few": {"key": "client_ip", "connections": 1}}
+    rig = make_rig(listener={"limits": ["few"], **LISTENER}, limits=limits)
     first = rig.client(nursery, peer_ip=PROXY)
     await first.send(V1)
     await wait_all_tasks_blocked()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -106,6 +107,7 @@ class RunningSupervisor:
         self.pid = os.fork()
         if self.pid:
             return
+        gc.freeze()  # what earlier tests have left behind is not to be closed while somebody looks
         status = 99
         try:
             with self.output.open("ab", buffering=0) as output:
